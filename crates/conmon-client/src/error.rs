@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What can go wrong with a monitor.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The result of a monitor operation.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why a monitor operation failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The runtime refused to create the container; its words are in the error.
+    #[error("the OCI runtime could not create container {id}: {message}")]
+    Runtime {
+        /// The container.
+        id: String,
+        /// The runtime's last error line.
+        message: String,
+    },
+    /// The monitor did not do its part: it ended early, said nothing, or said what cannot be read.
+    #[error("monitor of container {id}: {detail}")]
+    Monitor {
+        /// The container.
+        id: String,
+        /// What happened, with the monitor's own words if it had any.
+        detail: String,
+    },
+    /// Create took longer than allowed; the monitor and the runtime were killed.
+    #[error("creating container {id} timed out after {after:?} while {stage}")]
+    TimedOut {
+        /// The container.
+        id: String,
+        /// The limit.
+        after: Duration,
+        /// What was being waited for.
+        stage: &'static str,
+    },
+    /// The monitor is gone, so it cannot be told anything.
+    #[error("container {id} has no living monitor")]
+    NoMonitor {
+        /// The container.
+        id: String,
+    },
+    /// A path in the request cannot be used.
+    #[error("{what} {}: {problem}", path.display())]
+    InvalidPath {
+        /// Which one.
+        what: &'static str,
+        /// The path.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        problem: &'static str,
+    },
+    /// The backend cannot do that.
+    #[error("this monitor cannot {operation}")]
+    Unsupported {
+        /// The verb.
+        operation: &'static str,
+    },
+    /// A file or a process could not be made or read.
+    #[error("{context}")]
+    Io {
+        /// What was being done, with the path.
+        context: String,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+}

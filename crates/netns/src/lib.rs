@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Persistent namespaces that exist before the pod and outlive every process in it.
+//!
+//! A namespace is kept by bind-mounting its `/proc/.../ns/KIND` file on an empty file. The network
+//! namespace of pod ID is pinned at `<netns dir>/hull-ID` (other programs look there), the pod's ipc
+//! and uts namespaces at `<ns dir>/ID/{ipc,uts}`. All names derive from the id, so a daemon that died
+//! in the middle knows what to remove.
+//!
+//! ```text
+//!            create                    remove, close
+//! absent ------------> pinned ------------------------> absent
+//!    ^                    |                                ^
+//!    |   leftover file    | unmounted behind our back      | remove: any number of times,
+//!    +---- (no mount) <---+ -------------------------------+ in any order, also after a restart
+//! ```
+//!
+//! Only this crate calls `unshare` and `setns`, always on a fresh thread that ends afterwards.
+
+#[cfg(feature = "contract")]
+pub mod contract;
+mod error;
+mod linux;
+pub mod mock;
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+pub use error::{Error, Result};
+pub use linux::{LinuxNetNs, enter};
+
+/// Makes, verifies and removes pinned namespaces.
+#[async_trait]
+pub trait NetNsManager: Debug + Send + Sync {
+    /// Makes and pins the namespaces of a pod. A leftover of the same id that is no namespace is
+    /// cleaned first; a living one is [`Error::AlreadyExists`]. On error nothing is left.
+    async fn create(&self, request: &CreateRequest) -> Result<PodNamespaces>;
+
+    /// Verifies that what is pinned for `id` really are namespaces and returns them.
+    /// [`Error::NotFound`] if nothing is there, [`Error::NotANamespace`] if something else is.
+    async fn open(&self, id: &str) -> Result<PodNamespaces>;
+
+    /// Verifies that `path` is a network namespace: a pinned one, or `/proc/PID/ns/net` where nothing is pinned.
+    async fn open_path(&self, path: &Path) -> Result<NetNsPath>;
+
+    /// Unpins and removes everything of `id`. Idempotent.
+    async fn remove(&self, id: &str) -> Result<()>;
+
+    /// The ids that have something pinned.
+    async fn list(&self) -> Result<Vec<String>>;
+}
+
+/// Which namespaces to pin for a pod, and how.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CreateRequest {
+    /// The pod sandbox's id: `[A-Za-z0-9_.-]`, at most 128 characters.
+    pub id: String,
+    /// A network namespace of its own; without: the host's.
+    pub network: bool,
+    /// An ipc namespace of its own.
+    pub ipc: bool,
+    /// A uts namespace of its own.
+    pub uts: bool,
+    /// For the uts namespace: at most 64 bytes. Empty: as the host.
+    pub hostname: String,
+    /// Dotted or slashed names under `/proc/sys` with values, set inside the namespaces.
+    pub sysctls: BTreeMap<String, String>,
+}
+
+/// A pod's pinned namespaces; `None` where the pod uses the host's.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodNamespaces {
+    /// The network namespace.
+    pub network: Option<NetNsPath>,
+    /// The ipc namespace.
+    pub ipc: Option<PathBuf>,
+    /// The uts namespace.
+    pub uts: Option<PathBuf>,
+}
+
+/// The path of a verified network namespace. The type that `hull-pod-network` takes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct NetNsPath(PathBuf);
+
+// === impl NetNsPath ===
+
+impl NetNsPath {
+    /// Takes a path on trust: for records and mocks. [`NetNsManager::open_path`] verifies.
+    pub fn unverified(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
+    /// The path.
+    pub fn as_path(&self) -> &Path {
+        &self.0
+    }
+}

@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A directory of records of one kind.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use hull_failpoint::failpoint;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
+
+use crate::file::{Durability, write_atomic};
+use crate::{Error, Result};
+
+/// A directory of records of one kind. Every method blocks.
+#[derive(Debug, Clone)]
+pub struct RecordStore {
+    dir: PathBuf,
+    quarantine: PathBuf,
+    kind: &'static str,
+    version: u32,
+}
+
+/// What a directory held.
+#[derive(Debug)]
+pub struct Loaded<T> {
+    /// The good records with their ids, in the order of the ids.
+    pub records: Vec<(String, T)>,
+    /// The others.
+    pub quarantined: Vec<Quarantined>,
+}
+
+/// A record that could not be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Quarantined {
+    /// The record's id.
+    pub id: String,
+    /// What is wrong with it.
+    pub reason: String,
+    /// Where it lies now.
+    pub path: PathBuf,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Envelope<'a> {
+    version: u32,
+    kind: String,
+    checksum: String,
+    #[serde(borrow)]
+    body: &'a RawValue,
+}
+
+// === impl RecordStore ===
+
+impl RecordStore {
+    /// Opens a directory, making it and the quarantine if needed. What an interrupted write left is removed.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn open(
+        dir: impl Into<PathBuf>,
+        quarantine: impl Into<PathBuf>,
+        kind: &'static str,
+        version: u32,
+    ) -> Result<Self> {
+        let store = Self { dir: dir.into(), quarantine: quarantine.into(), kind, version };
+        for path in [&store.dir, &store.quarantine] {
+            fs::create_dir_all(path).map_err(io_error("make directory", path))?;
+        }
+        for entry in fs::read_dir(&store.dir).map_err(io_error("list", &store.dir))? {
+            let path = entry.map_err(io_error("list", &store.dir))?.path();
+            if path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".tmp-")) {
+                fs::remove_file(&path).map_err(io_error("remove", &path))?;
+            }
+        }
+        Ok(store)
+    }
+
+    /// Writes a record so that it survives a power cut.
+    ///
+    /// # Errors
+    /// [`Error::Io`] (the former record is untouched), [`Error::Encode`].
+    pub fn put<T: Serialize>(&self, id: &str, body: &T) -> Result<()> {
+        let encode = |source| Error::Encode { id: id.to_owned(), source };
+        let body = serde_json::value::to_raw_value(body).map_err(encode)?;
+        let envelope = Envelope {
+            version: self.version,
+            kind: self.kind.to_owned(),
+            checksum: checksum(body.get()),
+            body: &body,
+        };
+        let bytes = serde_json::to_vec(&envelope).map_err(encode)?;
+        let path = self.path(id);
+        write_atomic(&path, &bytes, 0o600, Durability::PowerCut).map_err(io_error("write record", &path))
+    }
+
+    /// Reads a record; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Corrupt`].
+    pub fn get<T: DeserializeOwned>(&self, id: &str) -> Result<Option<T>> {
+        let path = self.path(id);
+        match fs::read(&path) {
+            Ok(bytes) => self.decode(&path, &bytes).map(Some),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(io_error("read record", &path)(error)),
+        }
+    }
+
+    /// Deletes a record; a missing one is a success.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn delete(&self, id: &str) -> Result<()> {
+        let path = self.path(id);
+        failpoint!("record.delete.unlink").map_err(io_error("delete record", &path))?;
+        match fs::remove_file(&path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(io_error("delete record", &path)(error)),
+        }
+        failpoint!("record.delete.sync_dir").map_err(io_error("sync", &self.dir))?;
+        fs::File::open(&self.dir).and_then(|dir| dir.sync_all()).map_err(io_error("sync", &self.dir))
+    }
+
+    /// Reads every record; those that cannot be read are moved to the quarantine.
+    ///
+    /// # Errors
+    /// [`Error::Io`] only when the directory itself cannot be listed.
+    pub fn load_all<T: DeserializeOwned>(&self) -> Result<Loaded<T>> {
+        let mut loaded = Loaded { records: Vec::new(), quarantined: Vec::new() };
+        let mut paths: Vec<PathBuf> = fs::read_dir(&self.dir)
+            .and_then(|entries| entries.map(|entry| entry.map(|e| e.path())).collect())
+            .map_err(io_error("list", &self.dir))?;
+        paths.sort();
+        for path in paths.into_iter().filter(|path| path.extension().is_some_and(|e| e == "json")) {
+            let Some(id) = path.file_stem().and_then(|stem| stem.to_str()).map(str::to_owned) else {
+                continue;
+            };
+            let read = fs::read(&path)
+                .map_err(io_error("read record", &path))
+                .and_then(|bytes| self.decode(&path, &bytes));
+            match read {
+                Ok(body) => loaded.records.push((id, body)),
+                Err(error) => loaded.quarantined.push(self.quarantine(id, &path, &error)),
+            }
+        }
+        Ok(loaded)
+    }
+
+    /// Moves one record to the quarantine: for a caller that finds its content impossible.
+    pub fn quarantine(&self, id: String, path: &Path, error: &dyn std::error::Error) -> Quarantined {
+        let mut reason = error.to_string();
+        let mut cause = error.source();
+        while let Some(source) = cause {
+            reason.push_str(&format!(": {source}"));
+            cause = source.source();
+        }
+        let target = self.quarantine.join(format!("{}-{id}.json", self.kind));
+        let _ = fs::write(target.with_extension("reason"), &reason);
+        let kept = match fs::rename(path, &target) {
+            Ok(()) => target,
+            // Unreadable and unmovable (a full or read-only disk): it stays, and is reported again at the next start.
+            Err(_) => path.to_owned(),
+        };
+        Quarantined { id, reason, path: kept }
+    }
+
+    /// The file of a record.
+    pub fn path(&self, id: &str) -> PathBuf {
+        self.dir.join(format!("{id}.json"))
+    }
+
+    fn decode<T: DeserializeOwned>(&self, path: &Path, bytes: &[u8]) -> Result<T> {
+        let corrupt = |problem: String| Error::Corrupt { path: path.to_owned(), problem };
+        let envelope: Envelope<'_> =
+            serde_json::from_slice(bytes).map_err(|e| corrupt(format!("not a record: {e}")))?;
+        if envelope.kind != self.kind {
+            return Err(corrupt(format!("is a {} record, expected {}", envelope.kind, self.kind)));
+        }
+        if envelope.version > self.version {
+            return Err(corrupt(format!(
+                "has version {}, this daemon knows up to {}",
+                envelope.version, self.version
+            )));
+        }
+        if envelope.checksum != checksum(envelope.body.get()) {
+            return Err(corrupt("checksum does not match".to_owned()));
+        }
+        serde_json::from_str(envelope.body.get()).map_err(|e| corrupt(format!("unexpected content: {e}")))
+    }
+}
+
+fn checksum(body: &str) -> String {
+    let mut text = String::from("sha256:");
+    for byte in Sha256::digest(body.as_bytes()) {
+        text.push_str(&format!("{byte:02x}"));
+    }
+    text
+}
+
+fn io_error(step: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error::Io { step, path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    fn store(dir: &Path) -> RecordStore {
+        RecordStore::open(dir.join("records"), dir.join("quarantine"), "thing", 2).unwrap()
+    }
+
+    #[test]
+    fn what_is_put_is_got_until_deleted() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = store(dir.path());
+        store.put("a", &json!({"x": 1})).unwrap();
+        store.put("a", &json!({"x": 2})).unwrap();
+        assert_eq!(store.get::<Value>("a").unwrap(), Some(json!({"x": 2})));
+        store.delete("a").unwrap();
+        store.delete("a").unwrap();
+        assert_eq!(store.get::<Value>("a").unwrap(), None);
+    }
+
+    #[test]
+    fn bad_records_are_quarantined_and_good_ones_load() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = store(dir.path());
+        store.put("good", &json!({"x": 1})).unwrap();
+        store.put("flipped", &json!({"x": 1})).unwrap();
+        let flipped = fs::read_to_string(store.path("flipped")).unwrap().replace("\"x\":1", "\"x\":2");
+        fs::write(store.path("flipped"), flipped).unwrap();
+        fs::write(store.path("garbage"), b"\xff\0{").unwrap();
+        fs::write(store.path("empty"), b"").unwrap();
+        let newer = RecordStore { version: 3, ..store.clone() };
+        newer.put("newer", &json!({})).unwrap();
+
+        let loaded = store.load_all::<Value>().unwrap();
+        assert_eq!(loaded.records, [("good".to_owned(), json!({"x": 1}))]);
+        let mut reasons: Vec<_> =
+            loaded.quarantined.iter().map(|q| (q.id.as_str(), q.reason.as_str())).collect();
+        reasons.sort();
+        assert_eq!(reasons.len(), 4);
+        assert!(reasons[1].1.contains("checksum does not match"), "{reasons:?}");
+        assert!(reasons[3].1.contains("has version 3, this daemon knows up to 2"), "{reasons:?}");
+        assert!(loaded.quarantined.iter().all(|q| q.path.starts_with(dir.path().join("quarantine"))));
+        assert_eq!(store.load_all::<Value>().unwrap().quarantined, []);
+    }
+
+    #[test]
+    fn a_leftover_of_an_interrupted_write_is_removed_at_open() {
+        let dir = tempfile::tempdir().unwrap();
+        store(dir.path());
+        let leftover = dir.path().join("records/.tmp-a.json");
+        fs::write(&leftover, b"half").unwrap();
+        store(dir.path());
+        assert!(!leftover.exists());
+    }
+
+    proptest! {
+        #[test]
+        fn any_cut_of_a_record_is_noticed(cut in 0usize..120) {
+            let dir = tempfile::tempdir().unwrap();
+            let store = store(dir.path());
+            store.put("a", &json!({"text": "some body"})).unwrap();
+            let bytes = fs::read(store.path("a")).unwrap();
+            prop_assume!(cut < bytes.len());
+            fs::write(store.path("a"), &bytes[..cut]).unwrap();
+            prop_assert!(store.get::<Value>("a").is_err());
+        }
+    }
+}
