@@ -10,7 +10,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
     let out = PathBuf::from(std::env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR for build scripts")?);
     let files = protox::compile(["runtime/v1/api.proto"], ["proto"])?;
-    std::fs::write(out.join("descriptors.bin"), files.encode_to_vec())?;
+
+    // Comments make doc comments; programs that embed the descriptors do without them.
+    let mut bare = files.clone();
+    for file in &mut bare.file {
+        file.source_code_info = None;
+    }
+    std::fs::write(out.join("descriptors.bin"), bare.encode_to_vec())?;
+
     tonic_prost_build::configure()
         // A server need not name the calls that it does not offer: they answer UNIMPLEMENTED.
         .generate_default_stubs(true)

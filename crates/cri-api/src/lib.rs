@@ -22,7 +22,7 @@ pub mod v1 {
     tonic::include_proto!("runtime.v1");
 }
 
-/// The interface as an encoded `google.protobuf.FileDescriptorSet`, with comments left in.
+/// The interface as an encoded `google.protobuf.FileDescriptorSet`.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
 /// The largest message that both sides must accept and may send, in bytes: what the kubelet allows.
