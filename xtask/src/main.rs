@@ -1,3 +1,73 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Skeleton.
-fn main() {}
+//! The two commands of the README, and what CI calls.
+//!
+//! ```text
+//! cargo xtask demo   runs a pod on this machine and shows each step
+//! cargo xtask test   builds once, runs every test there is, checks that nothing was left behind
+//! ```
+//!
+//! Only the standard library and anyhow, so that it is compiled within seconds.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program")]
+
+mod census;
+mod demo;
+mod install;
+mod run;
+mod test;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+
+const USAGE: &str = "\
+usage: cargo xtask COMMAND
+
+  demo [--keep]     start Hull in a private directory, run a pod, look at it, remove it
+                    --keep: leave the pod and the daemon running until Enter is pressed
+  test [OPTIONS]    build, run every test, lints; needs root for the real runtimes
+                    --unprivileged   only what an ordinary user can run
+                    --no-lint        without formatting, clippy and cargo deny
+                    --deny           install cargo-deny when it is missing
+                    --only NAME      only test binaries whose name contains NAME (and no lints)
+";
+
+fn main() -> ExitCode {
+    match dispatch() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch() -> Result<()> {
+    let root = workspace_root()?;
+    let mut args = std::env::args().skip(1);
+    let command = args.next();
+    let rest: Vec<String> = args.collect();
+    match command.as_deref() {
+        Some("demo") => demo::run(&root, &demo::Options::parse(&rest)?),
+        Some("test") => test::run(&root, &test::Options::parse(&rest)?),
+        Some("help" | "-h" | "--help") => {
+            print!("{USAGE}");
+            Ok(())
+        }
+        Some(other) => bail!("unknown command {other:?}\n{USAGE}"),
+        None => bail!("no command given\n{USAGE}"),
+    }
+}
+
+/// The directory of the workspace: the parent of this crate.
+fn workspace_root() -> Result<PathBuf> {
+    let mut dir = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    if !dir.pop() || !dir.join("Cargo.toml").is_file() {
+        // The sources were moved after the build: look from where we stand.
+        dir = std::env::current_dir().context("current directory")?;
+    }
+    if !dir.join("xtask/Cargo.toml").is_file() {
+        bail!("{} is not the Hull workspace: run this from the directory that holds xtask/", dir.display());
+    }
+    Ok(dir)
+}
