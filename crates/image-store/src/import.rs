@@ -1,2 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Being written.
+//! Reading images from OCI layouts and docker archives.
+
+mod platform;
+
+pub use platform::Platform;

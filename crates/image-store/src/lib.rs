@@ -11,6 +11,7 @@
 
 #[cfg(feature = "contract")]
 pub mod contract;
+pub mod digest;
 mod error;
 pub mod import;
 pub mod layer;
@@ -18,6 +19,8 @@ pub mod local;
 pub mod mock;
 pub mod overlay;
 pub mod reference;
+#[cfg(feature = "contract")]
+pub mod testing;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -27,6 +30,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+pub use digest::Digest;
 pub use error::{Error, Result};
 pub use local::LocalImageStore;
 pub use reference::Reference;
