@@ -1,2 +1,223 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Being written.
+//! What every [`NetNsManager`] must do. Feature `contract`; panics tell what was broken.
+//!
+//! [`all`] runs the fixed cases, [`follow`] a random sequence against a model: that model is a map
+//! from id to what lies there, and the backend must agree with it after every step.
+
+#![expect(
+    clippy::panic,
+    clippy::expect_used,
+    clippy::missing_panics_doc,
+    reason = "a panic is how a test fails"
+)]
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use crate::{CreateRequest, Error, NetNsManager, PodNamespaces};
+
+/// A backend under test.
+pub trait Subject: Debug {
+    /// A manager on the one state; each call is a restart of the daemon.
+    fn open(&self) -> Arc<dyn NetNsManager>;
+
+    /// Puts a file that is no namespace where the network namespace of `id` would be pinned.
+    fn leave_file(&self, manager: &Arc<dyn NetNsManager>, id: &str);
+}
+
+/// One step of a random sequence; the numbers are ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Make network, ipc and uts namespaces.
+    Create(u8),
+    /// Make a network namespace alone.
+    CreateNetwork(u8),
+    /// Remove.
+    Remove(u8),
+    /// Remove, three times at once.
+    RemoveAtOnce(u8),
+    /// Go on with a new instance.
+    Restart,
+    /// A file that is no namespace appears where there is nothing.
+    LeaveFile(u8),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Model {
+    Pinned(PodNamespaces),
+    Leftover,
+}
+
+/// Runs every fixed case; leaves nothing behind.
+pub async fn all(subject: &dyn Subject) {
+    created_is_opened_until_removed(subject).await;
+    a_second_create_is_refused(subject).await;
+    removing_is_idempotent(subject).await;
+    a_new_instance_goes_on(subject).await;
+    leftovers_are_told_and_cleaned(subject).await;
+    bad_requests_make_nothing(subject).await;
+    assert_eq!(subject.open().list().await.expect("list"), Vec::<String>::new(), "something was left behind");
+}
+
+/// Runs a random sequence and cleans up.
+pub async fn follow(subject: &dyn Subject, steps: &[Step]) {
+    let mut manager = subject.open();
+    let mut model: BTreeMap<String, Model> = BTreeMap::new();
+    for step in steps {
+        take(subject, &mut manager, &mut model, *step).await;
+        agree(&manager, &model).await;
+    }
+    for id in model.keys() {
+        manager.remove(id).await.expect("the last remove");
+    }
+    agree(&manager, &BTreeMap::new()).await;
+}
+
+async fn take(
+    subject: &dyn Subject,
+    manager: &mut Arc<dyn NetNsManager>,
+    model: &mut BTreeMap<String, Model>,
+    step: Step,
+) {
+    match step {
+        Step::Create(n) | Step::CreateNetwork(n) => {
+            let request = CreateRequest { network: true, ..request(n, matches!(step, Step::Create(_))) };
+            let result = manager.create(&request).await;
+            match (result, model.get(&request.id)) {
+                (Err(Error::AlreadyExists { .. }), Some(Model::Pinned(_))) => {}
+                (Ok(namespaces), None | Some(Model::Leftover)) => {
+                    model.insert(request.id, Model::Pinned(namespaces));
+                }
+                (result, before) => panic!("create with {before:?} there: {result:?}"),
+            }
+        }
+        Step::Remove(n) => {
+            manager.remove(&id(n)).await.expect("remove");
+            model.remove(&id(n));
+        }
+        Step::RemoveAtOnce(n) => {
+            let at_once: Vec<_> = (0..3)
+                .map(|_| {
+                    let manager = Arc::clone(manager);
+                    tokio::spawn(async move { manager.remove(&id(n)).await })
+                })
+                .collect();
+            for one in at_once {
+                one.await.expect("join").expect("remove, several at once");
+            }
+            model.remove(&id(n));
+        }
+        Step::Restart => *manager = subject.open(),
+        Step::LeaveFile(n) => {
+            model.entry(id(n)).or_insert_with(|| {
+                subject.leave_file(manager, &id(n));
+                Model::Leftover
+            });
+        }
+    }
+}
+
+async fn agree(manager: &Arc<dyn NetNsManager>, model: &BTreeMap<String, Model>) {
+    let listed = manager.list().await.expect("list");
+    assert_eq!(listed, model.keys().cloned().collect::<Vec<_>>(), "list");
+    for (id, expected) in model {
+        match (manager.open(id).await, expected) {
+            (Ok(found), Model::Pinned(namespaces)) => assert_eq!(found, *namespaces),
+            (Err(Error::NotANamespace { .. }), Model::Leftover) => {}
+            (result, expected) => panic!("open {id}: {result:?}, expected {expected:?}"),
+        }
+    }
+}
+
+fn id(n: u8) -> String {
+    format!("contract-{n}")
+}
+
+fn request(n: u8, all: bool) -> CreateRequest {
+    CreateRequest {
+        id: id(n),
+        network: true,
+        ipc: all,
+        uts: all,
+        hostname: if all { "pod".to_owned() } else { String::new() },
+        ..Default::default()
+    }
+}
+
+async fn created_is_opened_until_removed(subject: &dyn Subject) {
+    let manager = subject.open();
+    let request = request(1, true);
+    assert!(matches!(manager.open(&request.id).await, Err(Error::NotFound { .. })));
+    let made = manager.create(&request).await.expect("create");
+    let network = made.network.clone().expect("a network namespace");
+    assert!(made.ipc.is_some() && made.uts.is_some(), "{made:?}");
+    assert_eq!(manager.open(&request.id).await.expect("open"), made);
+    assert_eq!(manager.open_path(network.as_path()).await.expect("open_path"), network);
+    assert_eq!(manager.list().await.expect("list"), std::slice::from_ref(&request.id));
+    manager.remove(&request.id).await.expect("remove");
+    assert!(matches!(manager.open(&request.id).await, Err(Error::NotFound { .. })));
+    assert!(matches!(manager.open_path(network.as_path()).await, Err(Error::NotFound { .. })));
+}
+
+async fn a_second_create_is_refused(subject: &dyn Subject) {
+    let manager = subject.open();
+    let made = manager.create(&request(1, false)).await.expect("create");
+    assert!(made.ipc.is_none() && made.uts.is_none(), "not asked for: {made:?}");
+    assert!(matches!(manager.create(&request(1, true)).await, Err(Error::AlreadyExists { .. })));
+    assert_eq!(manager.open(&id(1)).await.expect("open"), made, "a refused create changes nothing");
+    manager.remove(&id(1)).await.expect("remove");
+}
+
+async fn removing_is_idempotent(subject: &dyn Subject) {
+    let manager = subject.open();
+    manager.remove(&id(1)).await.expect("remove of what never was");
+    manager.create(&request(1, true)).await.expect("create");
+    for _ in 0..3 {
+        manager.remove(&id(1)).await.expect("remove");
+    }
+    manager.create(&request(1, true)).await.expect("the id can be used again");
+    manager.remove(&id(1)).await.expect("remove");
+}
+
+async fn a_new_instance_goes_on(subject: &dyn Subject) {
+    let made = subject.open().create(&request(1, true)).await.expect("create");
+    let manager = subject.open();
+    assert_eq!(manager.open(&id(1)).await.expect("open"), made);
+    assert!(matches!(manager.create(&request(1, true)).await, Err(Error::AlreadyExists { .. })));
+    manager.remove(&id(1)).await.expect("remove");
+    assert!(matches!(subject.open().open(&id(1)).await, Err(Error::NotFound { .. })));
+}
+
+async fn leftovers_are_told_and_cleaned(subject: &dyn Subject) {
+    let manager = subject.open();
+    // The folder must be there to put a file into it.
+    manager.create(&request(2, false)).await.expect("create");
+    manager.remove(&id(2)).await.expect("remove");
+    subject.leave_file(&manager, &id(1));
+    assert!(matches!(manager.open(&id(1)).await, Err(Error::NotANamespace { .. })));
+    assert_eq!(manager.list().await.expect("list"), [id(1)]);
+    manager.create(&request(1, true)).await.expect("create cleans it");
+    manager.remove(&id(1)).await.expect("remove");
+    subject.leave_file(&manager, &id(1));
+    manager.remove(&id(1)).await.expect("remove cleans it");
+    assert_eq!(manager.list().await.expect("list"), Vec::<String>::new());
+}
+
+async fn bad_requests_make_nothing(subject: &dyn Subject) {
+    let manager = subject.open();
+    for bad in ["", "..", "a/b"] {
+        let request = CreateRequest { id: bad.to_owned(), network: true, ..Default::default() };
+        assert!(matches!(manager.create(&request).await, Err(Error::InvalidId { .. })), "{bad:?}");
+        assert!(matches!(manager.open(bad).await, Err(Error::InvalidId { .. })), "{bad:?}");
+        assert!(matches!(manager.remove(bad).await, Err(Error::InvalidId { .. })), "{bad:?}");
+    }
+    let sysctl = |name: &str| BTreeMap::from([(name.to_owned(), "1".to_owned())]);
+    for (name, network) in [("kernel.panic", true), ("net.ipv4.ip_forward", false)] {
+        let request = CreateRequest { network, ipc: true, sysctls: sysctl(name), ..request(1, false) };
+        assert!(matches!(manager.create(&request).await, Err(Error::Sysctl { .. })), "{name}");
+    }
+    let request = CreateRequest { hostname: "x".repeat(65), ..request(1, true) };
+    assert!(matches!(manager.create(&request).await, Err(Error::InvalidHostname { .. })));
+    assert_eq!(manager.list().await.expect("list"), Vec::<String>::new());
+}

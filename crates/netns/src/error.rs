@@ -38,6 +38,14 @@ pub enum Error {
         /// What is wrong with it.
         problem: &'static str,
     },
+    /// The kernel would not take this host name.
+    #[error("invalid host name {hostname:?}: {problem}")]
+    InvalidHostname {
+        /// The name.
+        hostname: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
     /// A sysctl cannot be set.
     #[error("sysctl {name}={value}")]
     Sysctl {

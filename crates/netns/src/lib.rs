@@ -21,6 +21,7 @@ pub mod contract;
 mod error;
 mod linux;
 pub mod mock;
+mod request;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -30,7 +31,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 pub use error::{Error, Result};
-pub use linux::{LinuxNetNs, enter};
+pub use linux::{LinuxConfig, LinuxNetNs, enter};
 
 /// Makes, verifies and removes pinned namespaces.
 #[async_trait]
@@ -49,7 +50,7 @@ pub trait NetNsManager: Debug + Send + Sync {
     /// Unpins and removes everything of `id`. Idempotent.
     async fn remove(&self, id: &str) -> Result<()>;
 
-    /// The ids that have something pinned.
+    /// The ids that have something pinned, or a leftover of it that [`Self::remove`] would clean; sorted.
     async fn list(&self) -> Result<Vec<String>>;
 }
 
@@ -64,9 +65,10 @@ pub struct CreateRequest {
     pub ipc: bool,
     /// A uts namespace of its own.
     pub uts: bool,
-    /// For the uts namespace: at most 64 bytes. Empty: as the host.
+    /// For the uts namespace: at most 64 bytes. Empty: as the host. Ignored without `uts`.
     pub hostname: String,
-    /// Dotted or slashed names under `/proc/sys` with values, set inside the namespaces.
+    /// Dotted or slashed names under `/proc/sys` with values, set inside the namespaces. One of a
+    /// namespace that the pod shares with the host is [`Error::Sysctl`].
     pub sysctls: BTreeMap<String, String>,
 }
 

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Namespaces of the kernel, kept by bind mounts.
+//!
+//! ```text
+//! async fn create ── spawn_blocking ── fresh thread: unshare, hostname, sysctls, bind mounts; ends
+//!        └ future dropped? the result is dropped on the other side, and its Drop unpins
+//! ```
+//! Calls for one id wait for each other inside one instance, so a remove that follows a cancelled
+//! create finds what that create is still making. Calls of different instances (two daemons on the
+//! same directories) are kept apart by `O_EXCL` alone.
+
+mod busy;
+mod enter;
+mod pin;
+mod share;
+mod unpin;
+mod verify;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::request::{Kind, validate, validate_id};
+use crate::{CreateRequest, Error, NetNsManager, NetNsPath, PodNamespaces, Result};
+use busy::Busy;
+pub use enter::enter;
+
+/// Where [`LinuxNetNs`] keeps things.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinuxConfig {
+    /// The folder of network namespaces, made a shared mount of its own as `ip netns` does.
+    pub netns_dir: PathBuf,
+    /// What the names in `netns_dir` begin with, so that others can tell ours.
+    pub prefix: String,
+    /// The folder of ipc and uts namespaces.
+    pub ns_dir: PathBuf,
+}
+
+/// Pins namespaces of the kernel. Needs CAP_SYS_ADMIN.
+#[derive(Debug, Clone)]
+pub struct LinuxNetNs {
+    layout: Arc<LinuxConfig>,
+    busy: Arc<Busy>,
+}
+
+// === impl LinuxConfig ===
+
+impl Default for LinuxConfig {
+    fn default() -> Self {
+        Self {
+            netns_dir: PathBuf::from("/run/netns"),
+            prefix: "hull-".to_owned(),
+            ns_dir: PathBuf::from("/run/hull/ns"),
+        }
+    }
+}
+
+impl LinuxConfig {
+    fn path(&self, kind: Kind, id: &str) -> PathBuf {
+        match kind {
+            Kind::Net => self.netns_dir.join(format!("{}{id}", self.prefix)),
+            Kind::Ipc | Kind::Uts => self.folder(id).join(kind.name()),
+        }
+    }
+
+    /// The folder of a pod's ipc and uts namespaces.
+    fn folder(&self, id: &str) -> PathBuf {
+        self.ns_dir.join(id)
+    }
+}
+
+// === impl LinuxNetNs ===
+
+impl LinuxNetNs {
+    /// Takes the folders; nothing is made before the first [`NetNsManager::create`].
+    pub fn new(config: LinuxConfig) -> Self {
+        Self { layout: Arc::new(config), busy: Arc::default() }
+    }
+
+    /// Runs kernel work off the async threads, alone among the calls of its id.
+    async fn alone<T: Send + 'static>(
+        &self,
+        id: &str,
+        step: &'static str,
+        work: impl FnOnce(&LinuxConfig, &str) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        validate_id(id)?;
+        let (layout, busy, id) = (Arc::clone(&self.layout), Arc::clone(&self.busy), id.to_owned());
+        let path = layout.path(Kind::Net, &id);
+        blocking(step, path, move || {
+            let _alone = busy.enter(&id);
+            work(&layout, &id)
+        })
+        .await
+    }
+}
+
+#[async_trait]
+impl NetNsManager for LinuxNetNs {
+    async fn create(&self, request: &CreateRequest) -> Result<PodNamespaces> {
+        let sysctls = validate(request)?;
+        let asked = request.clone();
+        let pinned = self
+            .alone(&request.id, "create namespaces", move |layout, _| pin::create(layout, asked, sysctls))
+            .await?;
+        Ok(pinned.keep())
+    }
+
+    async fn open(&self, id: &str) -> Result<PodNamespaces> {
+        self.alone(id, "open namespaces", verify::open_all).await
+    }
+
+    async fn open_path(&self, path: &Path) -> Result<NetNsPath> {
+        let path = path.to_owned();
+        blocking("open network namespace", path.clone(), move || {
+            verify::is_namespace(&path, Kind::Net)?;
+            Ok(NetNsPath::unverified(path))
+        })
+        .await
+    }
+
+    async fn remove(&self, id: &str) -> Result<()> {
+        self.alone(id, "remove namespaces", unpin::remove).await
+    }
+
+    async fn list(&self) -> Result<Vec<String>> {
+        let layout = Arc::clone(&self.layout);
+        blocking("list", self.layout.netns_dir.clone(), move || unpin::list(&layout)).await
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    step: &'static str,
+    path: PathBuf,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(Error::Io { step, path, source: std::io::Error::other(error) }),
+    }
+}
+
+/// Turns a system call's error into [`Error::Io`].
+fn io_error<E: Into<std::io::Error>>(step: &'static str, path: &Path) -> impl FnOnce(E) -> Error {
+    let path = path.to_owned();
+    move |source| Error::Io { step, path, source: source.into() }
+}

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A fault at every step of a create. A program of its own: the points are the whole process's.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stderr,
+    reason = "a panic is how a test fails"
+)]
+
+mod kernel;
+
+use std::collections::BTreeMap;
+
+use hull_netns::{CreateRequest, NetNsManager};
+use kernel::{everything, root_test};
+
+root_test!(every_fault_leaves_nothing, async |kernel| {
+    let manager = kernel.manager();
+    manager.create(&everything("warm-up")).await.unwrap();
+    manager.remove("warm-up").await.unwrap();
+    let sysctls = BTreeMap::from([("net.ipv4.ip_unprivileged_port_start".to_owned(), "7".to_owned())]);
+    for (point, hits) in
+        [("dir", 3), ("unshare", 1), ("hostname", 1), ("sysctl", 1), ("file", 3), ("mount", 3)]
+    {
+        for hit in 0..hits {
+            let name = format!("fault-{point}-{hit}");
+            hull_failpoint::configure(&format!("netns.create.{point}={hit}*off->1*error(no)")).unwrap();
+            let request = CreateRequest { sysctls: sysctls.clone(), ..everything(&name) };
+            manager.create(&request).await.expect_err(&name);
+            assert!(manager.list().await.unwrap().is_empty(), "{name}");
+            manager.create(&request).await.expect("the name is usable at once");
+            manager.remove(&name).await.unwrap();
+        }
+    }
+    for point in ["umount", "unlink", "rmdir"] {
+        hull_failpoint::configure(&format!("netns.remove.{point}=1*error(no)")).unwrap();
+        manager.create(&everything(point)).await.unwrap();
+        manager.remove(point).await.expect_err(point);
+        manager.remove(point).await.expect("a second remove finishes the first");
+        assert!(manager.list().await.unwrap().is_empty(), "{point}");
+    }
+});
