@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the pods of one daemon leave on the machine, and sweeping it up after a test that failed.
+//!
+//! Everything of a daemon can be told from everything else: paths begin with its private directory,
+//! cgroups with its parent, links and firewall rules are in its network namespace.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::daemon::send_signal;
+use crate::{Daemon, cni};
+
+/// Everything that must be gone when every pod is removed, one line each.
+pub fn leftovers(daemon: &Daemon) -> Vec<String> {
+    let mut left = Vec::new();
+    left.extend(mounts(daemon.dir()).iter().map(|path| format!("mount {}", path.display())));
+    for kind in ["sandboxes", "containers", "attachments"] {
+        left.extend(shown("record", &files(&daemon.records(kind))));
+    }
+    left.extend(shown("namespace", &files(&daemon.netns_dir())));
+    left.extend(shown("namespace", &files(&daemon.run_root().join("ns"))));
+    for dir in ["sandboxes", "containers"] {
+        left.extend(shown("volatile directory", &files(&daemon.run_root().join(dir))));
+    }
+    left.extend(shown("container directory", &files(&daemon.root().join("containers"))));
+    for handler in files(&daemon.run_root().join("runtime")) {
+        left.extend(shown("runtime state", &files(&handler)));
+    }
+    left.extend(leases(daemon).iter().map(|path| format!("address lease {}", path.display())));
+    left.extend(processes(daemon).iter().map(|(pid, what)| format!("process {pid}: {what}")));
+    left.extend(cgroups(daemon).iter().map(|path| format!("cgroup {}", path.display())));
+    left.extend(network(daemon));
+    left
+}
+
+/// Kills, unmounts and removes what a daemon's pods have left. Best effort: called when a test ends, however.
+pub fn sweep(daemon: &Daemon) {
+    let end = Instant::now() + Duration::from_secs(5);
+    loop {
+        let running = processes(daemon);
+        for (pid, _) in &running {
+            send_signal(*pid, "KILL");
+        }
+        if running.is_empty() || Instant::now() > end {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let mut mounted = mounts(daemon.dir());
+    // The last mounted first.
+    mounted.reverse();
+    for path in mounted {
+        let _ = std::process::Command::new("umount").arg("--lazy").arg(&path).status();
+    }
+    // Deepest first; the parent last.
+    let mut dirs = cgroups(daemon);
+    dirs.sort_by_key(|path| std::cmp::Reverse(path.components().count()));
+    dirs.extend(hierarchies().iter().map(|root| root.join(daemon.cgroup_parent().trim_start_matches('/'))));
+    for dir in dirs {
+        let _ = fs::remove_dir(dir);
+    }
+}
+
+/// Mount points below a directory, in the order in which they were mounted.
+pub fn mounts(dir: &Path) -> Vec<PathBuf> {
+    let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    text.lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .map(PathBuf::from)
+        .filter(|point| point.starts_with(dir) && point != dir)
+        .collect()
+}
+
+/// Leases of host-local: one file per address, beside its own bookkeeping.
+pub fn leases(daemon: &Daemon) -> Vec<PathBuf> {
+    files(&cni::lease_dir(daemon.dir()))
+        .iter()
+        .flat_map(|network| files(network))
+        .filter(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            name != "lock" && !name.starts_with("last_reserved_ip")
+        })
+        .collect()
+}
+
+/// Processes that name the daemon's directory in their arguments (monitors, runtimes, plugins) or are in its
+/// cgroup (workloads), but neither the daemon nor this test.
+pub fn processes(daemon: &Daemon) -> Vec<(u32, String)> {
+    let dir = daemon.dir().to_string_lossy().into_owned();
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
+        if Some(pid) == daemon.pid() || pid == std::process::id() {
+            continue;
+        }
+        let arguments = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let arguments = String::from_utf8_lossy(&arguments).replace('\0', " ");
+        let cgroups = fs::read_to_string(entry.path().join("cgroup")).unwrap_or_default();
+        let in_cgroup = cgroups.lines().any(|line| line.contains(&format!(":{}/", daemon.cgroup_parent())));
+        // A zombie has no arguments and is its parent's business.
+        if arguments.contains(&dir) || (in_cgroup && !arguments.is_empty()) {
+            found.push((pid, arguments.trim_end().to_owned()));
+        }
+    }
+    found
+}
+
+/// Cgroups below the daemon's parent, in every hierarchy.
+pub fn cgroups(daemon: &Daemon) -> Vec<PathBuf> {
+    fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                found.push(entry.path());
+                walk(&entry.path(), found);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    for root in hierarchies() {
+        walk(&root.join(daemon.cgroup_parent().trim_start_matches('/')), &mut found);
+    }
+    found
+}
+
+/// The roots of the cgroup trees: one per v1 hierarchy, one for v2.
+fn hierarchies() -> Vec<PathBuf> {
+    let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    text.lines()
+        .filter(|line| line.contains(" - cgroup ") || line.contains(" - cgroup2 "))
+        .filter_map(|line| line.split(' ').nth(4))
+        .map(PathBuf::from)
+        .collect()
+}
+
+/// Links and firewall rules in the daemon's network namespace.
+fn network(daemon: &Daemon) -> Vec<String> {
+    let Some(net) = daemon.net() else { return Vec::new() };
+    let mut left: Vec<String> = net
+        .new_links()
+        .into_iter()
+        .filter(|name| name != cni::BRIDGE)
+        .map(|name| format!("link {name}"))
+        .collect();
+    if crate::programs::find_tool("iptables-save").is_some() {
+        let rules = net.output("iptables-save", &[]);
+        // portmap makes three chains once for all pods and keeps them.
+        let rules = rules.lines().filter(|line| line.starts_with("-A ") && !line.contains("CNI-HOSTPORT-"));
+        left.extend(rules.map(|rule| format!("firewall rule {rule}")));
+    }
+    left
+}
+
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let mut paths: Vec<PathBuf> =
+        fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    paths.sort();
+    paths
+}
+
+fn shown(what: &str, paths: &[PathBuf]) -> Vec<String> {
+    paths.iter().map(|path| format!("{what} {}", path.display())).collect()
+}

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The daemon's configuration file, with every path private.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+/// One `[runtime.handlers.NAME]`.
+#[derive(Debug, Clone)]
+pub(crate) struct Handler {
+    pub(crate) name: String,
+    pub(crate) kind: String,
+    /// Empty for a mock.
+    pub(crate) path: PathBuf,
+}
+
+/// What is written into the file.
+#[derive(Debug, Clone)]
+pub(crate) struct Config {
+    pub(crate) mock: bool,
+    pub(crate) handlers: Vec<Handler>,
+    pub(crate) cni_bin_dirs: Vec<PathBuf>,
+    /// `[timeouts]`: key and value.
+    pub(crate) timeouts: Vec<(String, String)>,
+    /// In place of the directory's own.
+    pub(crate) root: Option<PathBuf>,
+    /// Lines for the top of the file.
+    pub(crate) top: String,
+}
+
+impl Config {
+    /// The file's text for a daemon in `dir`.
+    pub(crate) fn text(&self, dir: &Path) -> String {
+        let root = self.root.clone().unwrap_or_else(|| dir.join("lib"));
+        let backend = if self.mock { "mock" } else { "cni" };
+        let images = if self.mock { "mock" } else { "local" };
+        let default = &self.handlers.first().expect("at least one handler").name;
+        let mut text = format!(
+            "root = {root}\nrun_root = {run}\nlisten = {listen}\nlog_level = \"debug\"\n{top}\n\
+             [runtime]\ndefault = \"{default}\"\n",
+            root = quoted(&root),
+            run = quoted(&dir.join("run")),
+            listen = quoted(&dir.join("hull.sock")),
+            top = self.top,
+        );
+        for handler in &self.handlers {
+            let _ = writeln!(text, "[runtime.handlers.{}]\nkind = \"{}\"", handler.name, handler.kind);
+            if !handler.path.as_os_str().is_empty() {
+                let _ = writeln!(text, "path = {}", quoted(&handler.path));
+            }
+        }
+        let bins: Vec<String> = self.cni_bin_dirs.iter().map(|dir| quoted(dir)).collect();
+        let _ = write!(
+            text,
+            "[network]\nbackend = \"{backend}\"\ncni_conf_dir = {conf}\ncni_bin_dirs = [{bins}]\n\
+             netns_dir = {netns}\n[images]\nbackend = \"{images}\"\ncerts_dir = {certs}\n\
+             [streaming]\naddress = \"127.0.0.1\"\nport = 0\n[timeouts]\n",
+            conf = quoted(&dir.join("cni/net.d")),
+            bins = bins.join(", "),
+            netns = quoted(&dir.join("netns")),
+            certs = quoted(&dir.join("certs.d")),
+        );
+        for (key, value) in &self.timeouts {
+            let _ = writeln!(text, "{key} = \"{value}\"");
+        }
+        text
+    }
+}
+
+/// A TOML string.
+fn quoted(path: &Path) -> String {
+    let path = path.to_str().expect("a private path is UTF-8");
+    assert!(!path.contains(['"', '\\', '\n']), "cannot quote {path}");
+    format!("\"{path}\"")
+}
