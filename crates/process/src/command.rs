@@ -4,15 +4,19 @@
 use std::ffi::OsString;
 use std::os::fd::{OwnedFd, RawFd};
 use std::path::PathBuf;
-use std::time::Duration;
-
-use crate::{Child, ExitStatus, Result};
 
 /// A program to start: arguments, environment (inherited unless cleared), descriptors, directory.
 #[derive(Debug)]
 pub struct Command {
-    program: PathBuf,
-    args: Vec<OsString>,
+    pub(crate) program: PathBuf,
+    pub(crate) args: Vec<OsString>,
+    pub(crate) env_clear: bool,
+    /// Applied in order: a later one of the same name wins.
+    pub(crate) env: Vec<(OsString, OsString)>,
+    pub(crate) dir: Option<PathBuf>,
+    /// `None` where nothing was said: `Null` for `spawn`, a pipe for `output`.
+    pub(crate) stdio: [Option<Stdio>; 3],
+    pub(crate) fds: Vec<(OwnedFd, RawFd)>,
 }
 
 /// One of the three standard streams.
@@ -26,34 +30,20 @@ pub enum Stdio {
     Fd(OwnedFd),
 }
 
-/// The bounds of [`Command::output`].
-#[derive(Debug, Clone)]
-pub struct Limits {
-    /// How long the program may run.
-    pub deadline: Duration,
-    /// The most bytes kept of stdout and of stderr each; the rest is read and dropped.
-    pub max_output: usize,
-    /// How long after the program's end a pipe that a background child holds open is still read.
-    pub drain: Duration,
-}
-
-/// How a program ended and what it said.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Output {
-    /// How it ended.
-    pub status: ExitStatus,
-    /// What it wrote to stdout.
-    pub stdout: Vec<u8>,
-    /// What it wrote to stderr.
-    pub stderr: Vec<u8>,
-    /// Whether output was dropped.
-    pub truncated: bool,
-}
-
 impl Command {
-    /// A program by path (looked up in `PATH` when it has no slash).
+    /// A program by path (looked up in the daemon's `PATH` when it has no slash).
+    ///
+    /// A relative path with a slash counts from [`Command::current_dir`].
     pub fn new(program: impl Into<PathBuf>) -> Self {
-        Self { program: program.into(), args: Vec::new() }
+        Self {
+            program: program.into(),
+            args: Vec::new(),
+            env_clear: false,
+            env: Vec::new(),
+            dir: None,
+            stdio: [None, None, None],
+            fds: Vec::new(),
+        }
     }
     /// Adds one argument.
     pub fn arg(mut self, arg: impl Into<OsString>) -> Self {
@@ -66,39 +56,41 @@ impl Command {
         self
     }
     /// Sets a variable.
-    pub fn env(self, _key: impl Into<OsString>, _value: impl Into<OsString>) -> Self {
+    pub fn env(mut self, key: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.env.push((key.into(), value.into()));
         self
     }
-    /// Starts from an empty environment.
-    pub fn env_clear(self) -> Self {
+    /// Starts from an empty environment: forgets the inherited variables and those set so far.
+    pub fn env_clear(mut self) -> Self {
+        self.env_clear = true;
+        self.env.clear();
         self
     }
     /// The working directory.
-    pub fn current_dir(self, _dir: impl Into<PathBuf>) -> Self {
+    pub fn current_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.dir = Some(dir.into());
         self
     }
     /// Standard input.
-    pub fn stdin(self, _stdio: Stdio) -> Self {
+    pub fn stdin(mut self, stdio: Stdio) -> Self {
+        self.stdio[0] = Some(stdio);
         self
     }
     /// Standard output.
-    pub fn stdout(self, _stdio: Stdio) -> Self {
+    pub fn stdout(mut self, stdio: Stdio) -> Self {
+        self.stdio[1] = Some(stdio);
         self
     }
     /// Standard error.
-    pub fn stderr(self, _stdio: Stdio) -> Self {
+    pub fn stderr(mut self, stdio: Stdio) -> Self {
+        self.stdio[2] = Some(stdio);
         self
     }
     /// Passes a descriptor to the child at this number (3 or more).
-    pub fn fd(self, _fd: OwnedFd, _at: RawFd) -> Self {
+    ///
+    /// The child gets it at this number alone; the descriptor is closed here by [`Command::spawn`].
+    pub fn fd(mut self, fd: OwnedFd, at: RawFd) -> Self {
+        self.fds.push((fd, at));
         self
-    }
-    /// Starts it. Synchronous and quick (one vfork).
-    pub fn spawn(self) -> Result<Child> {
-        todo!("{:?} {:?}", self.program, self.args)
-    }
-    /// Starts it with `stdin` as its input, collects its output, waits for its end.
-    pub async fn output(self, _stdin: Option<Vec<u8>>, _limits: Limits) -> Result<Output> {
-        todo!()
     }
 }

@@ -3,15 +3,27 @@
 //!
 //! Nothing else in Hull starts a process. [`Command`] uses `posix_spawn` (vfork semantics: its cost
 //! does not grow with the daemon), gives the child its own process group, an empty signal mask,
-//! default signal actions (SIGPIPE too) and the soft `RLIMIT_NOFILE` the daemon was started with.
+//! default signal actions (SIGPIPE too), the soft `RLIMIT_NOFILE` the daemon was started with, and no
+//! descriptor but those it was told to pass, whatever the daemon itself inherited.
 
 mod child;
 mod command;
 mod error;
+mod nofile;
+mod output;
 mod pidfd;
 pub mod reaper;
+mod spawn;
+#[expect(
+    unsafe_code,
+    reason = "posix_spawn, pidfd_send_signal, PIDFD_GET_INFO and AsyncFd have no safe wrapper"
+)]
+mod sys;
+mod table;
 
 pub use child::{Child, ExitStatus};
-pub use command::{Command, Limits, Output, Stdio};
+pub use command::{Command, Stdio};
 pub use error::{Error, Result};
+pub use nofile::raise_nofile_limit;
+pub use output::{Limits, Output};
 pub use pidfd::{Pidfd, ProcessId};
