@@ -69,3 +69,25 @@ pub enum Error {
         source: std::io::Error,
     },
 }
+
+impl Error {
+    /// For `map_err`: the cause with what was being done, the path included.
+    pub(crate) fn io(context: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
+        let context = context.into();
+        move |source| Self::Io { context, source }
+    }
+
+    /// A program that could not be run or watched. `context` tells what for.
+    pub(crate) fn process(context: impl Into<String>) -> impl FnOnce(hull_process::Error) -> Self {
+        let context = context.into();
+        move |error| match error {
+            hull_process::Error::Spawn { program, source } => {
+                Self::Io { context: format!("{context}: cannot start {}", program.display()), source }
+            }
+            hull_process::Error::Io { step, source } => {
+                Self::Io { context: format!("{context}: {step}"), source }
+            }
+            other => Self::Io { context, source: std::io::Error::other(other) },
+        }
+    }
+}

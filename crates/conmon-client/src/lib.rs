@@ -2,14 +2,24 @@
 //! Monitors: who creates a container through its OCI runtime, keeps its output and learns its end.
 //!
 //! [`Monitor`] has the backends [`conmon`] (one conmon process per container), [`direct`] (none: for
-//! tests of runtimes) and [`mock`] (simulated, shares its world with the mock runtime).
+//! tests of runtimes) and [`mock`] (simulated, shares its world with the mock runtime). [`attach`] is
+//! the client side of conmon's attach socket; `contract` (feature) is the suite that a new backend
+//! must pass.
 
+pub mod attach;
 pub mod conmon;
 #[cfg(feature = "contract")]
 pub mod contract;
 pub mod direct;
 mod error;
+mod exit;
+mod files;
+mod held;
 pub mod mock;
+mod sweep;
+#[expect(unsafe_code, reason = "registering a descriptor with tokio has no safe form")]
+mod watch;
+mod words;
 
 use std::fmt::Debug;
 use std::path::PathBuf;
@@ -119,4 +129,28 @@ pub struct ProcessId {
     pub pid: i32,
     /// Field 22 of `/proc/PID/stat`: clock ticks since boot. 0 when the process was gone before it could be read.
     pub start_time: u64,
+}
+
+impl ProcessId {
+    /// Whether this very process lives: neither gone, nor recycled, nor a zombie.
+    pub fn is_alive(self) -> bool {
+        hull_process::ProcessId::from(self).is_alive()
+    }
+
+    /// The process that has this pid now; a start time of 0 if there is none.
+    pub(crate) fn now(pid: i32) -> Self {
+        hull_process::ProcessId::of(pid).map_or(Self { pid, start_time: 0 }, Self::from)
+    }
+}
+
+impl From<hull_process::ProcessId> for ProcessId {
+    fn from(process: hull_process::ProcessId) -> Self {
+        Self { pid: process.pid, start_time: process.start_time }
+    }
+}
+
+impl From<ProcessId> for hull_process::ProcessId {
+    fn from(process: ProcessId) -> Self {
+        Self { pid: process.pid, start_time: process.start_time }
+    }
 }
