@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Programs started without a reaper: what any library user sees.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
 use std::fs::File;
 use std::io::{Read, Seek, Write};
@@ -123,7 +124,7 @@ async fn a_child_leads_its_own_process_group_and_holds_no_foreign_descriptor() {
 async fn descriptors_arrive_at_their_numbers_even_when_sources_and_targets_cross() {
     let mut files: Vec<File> = (0..2).map(|_| tempfile::tempfile().unwrap()).collect();
     for (n, file) in files.iter_mut().enumerate() {
-        write!(file, "file {n}\n").unwrap();
+        writeln!(file, "file {n}").unwrap();
         file.rewind().unwrap();
     }
     let (b, a) = (files.pop().unwrap(), files.pop().unwrap());
