@@ -155,7 +155,8 @@ fn run_and_count(label: &str, command: &mut Command, tally: &mut Tally) -> Resul
     let status = run::by_line(command, |line| {
         tally.line(line);
         // A passed test is no news; everything else is.
-        if !(line.starts_with("test ") && line.ends_with("... ok")) && !line.is_empty() {
+        let no_news = line.is_empty() || line.starts_with("test ") && line.ends_with("... ok");
+        if !no_news {
             println!("{line}");
         }
     })?;
@@ -351,7 +352,7 @@ fn lint(root: &Path, options: &Options, tally: &mut Tally) {
         println!("cargo-deny is not installed: licences and bans are not checked (`--deny` installs it)");
         return;
     }
-    check("cargo deny", cargo(&["deny", "--offline", "check", "bans", "licenses", "sources"]));
+    check("cargo deny", cargo(&["deny", "--log-level", "error", "check", "bans", "licenses", "sources"]));
     // The advisories come from the network: without it there is nothing to check against.
     match run::capture(&mut cargo(&["deny", "fetch", "db"])) {
         Ok(_) => check("advisories", cargo(&["deny", "check", "advisories"])),
