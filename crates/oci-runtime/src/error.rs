@@ -72,6 +72,14 @@ pub enum Error {
         /// What is wrong with it.
         detail: String,
     },
+    /// The request itself cannot be carried out, by any runtime.
+    #[error("cannot {operation}: {problem}")]
+    InvalidRequest {
+        /// The verb.
+        operation: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// The program could not be run, or a file not be written.
     #[error("{operation}: {context}")]
     Io {

@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Running a process in a container without a monitor.
+//!
+//! ```text
+//! own cgroup ─▶ exec --detach --pid-file ─▶ pid ─▶ reaper tells its end ─▶ bounded drain ─▶ outcome
+//!      │              │ fails, too long            │ timeout, dropped
+//!      └──────────────┴────────────────────────────┴──▶ kill all of the cgroup ─▶ remove it, files
+//! ```
+//!
+//! The process becomes this program's child when the runtime ends (subreaper), and its streams are
+//! our pipes. What it leaves in the background after a normal end is not the exec's any more: it
+//! lives on in the exec's cgroup, which is kept until it is empty (looked at when the next exec of
+//! the container ends) or the container is deleted.
+
+mod guard;
+mod output;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use hull_cgroups::Cgroups;
+use hull_failpoint::{failpoint, failpoint_async};
+use hull_process::{Child, Command, ExitStatus, Stdio, reaper};
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::task::TaskTracker;
+
+use super::{CliRuntime, Flavor};
+use crate::{Error, ExecOutcome, ExecRequest, Result, RuntimeStatus};
+use guard::Tree;
+use output::Collector;
+
+const VERB: &str = "exec";
+
+/// What execs leave behind for later.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Execs {
+    /// Owns the clearing up after cancelled execs.
+    tasks: TaskTracker,
+    /// Cgroups of ended execs in which something lived on, by container.
+    populated: Arc<Mutex<HashMap<String, Vec<PathBuf>>>>,
+}
+
+impl Execs {
+    pub(super) async fn settled(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.tasks.reopen();
+    }
+
+    /// The container is gone and its cgroup with it.
+    pub(super) fn forget(&self, id: &str) {
+        self.populated.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+    }
+
+    fn keep(&self, id: &str, cgroup: PathBuf) {
+        let mut populated = self.populated.lock().unwrap_or_else(PoisonError::into_inner);
+        populated.entry(id.to_owned()).or_default().push(cgroup);
+    }
+
+    /// Removes those that have become empty since.
+    fn sweep(&self, id: &str, cgroups: &Cgroups) {
+        let mut populated = self.populated.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(kept) = populated.remove(id) else { return };
+        // A handful of directories, each a few microseconds; what cannot be removed is kept.
+        let kept: Vec<_> = kept
+            .into_iter()
+            .filter(|path| !matches!(cgroups.is_populated(path), Ok(false)) || cgroups.remove(path).is_err())
+            .collect();
+        if !kept.is_empty() {
+            populated.insert(id.to_owned(), kept);
+        }
+    }
+}
+
+pub(super) async fn exec<F: Flavor>(runtime: &CliRuntime<F>, request: &ExecRequest) -> Result<ExecOutcome> {
+    check(runtime, request)?;
+    // Declared first, dropped last: after the runtime's own process has been killed.
+    let mut tree = Tree::new(runtime, request);
+    let mut work = Box::pin(run(runtime, request, &mut tree));
+    let answer = match request.timeout {
+        None => (&mut work).await,
+        Some(limit) => match timeout_at(Instant::now() + limit, &mut work).await {
+            Ok(answer) => answer,
+            Err(_) => Err(Error::TimedOut { operation: VERB, after: limit }),
+        },
+    };
+    drop(work);
+    match answer {
+        Ok(outcome) => {
+            tree.retire().await;
+            Ok(outcome)
+        }
+        Err(error) => {
+            tree.destroy().await;
+            Err(refine(runtime, request, error).await)
+        }
+    }
+}
+
+fn check<F: Flavor>(runtime: &CliRuntime<F>, request: &ExecRequest) -> Result<()> {
+    let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if request.exec_id.is_empty() || request.exec_id.len() > 32 || !request.exec_id.chars().all(good) {
+        let problem = format!("exec id `{}`: expected 1 to 32 of a-z, 0-9 and -", request.exec_id);
+        return Err(Error::InvalidRequest { operation: VERB, problem });
+    }
+    if !reaper::is_installed() {
+        return Err(Error::Unsupported {
+            runtime: runtime.runner.config.name.clone(),
+            operation: VERB,
+            detail: "this program is not the reaper of its descendants; call \
+                     hull_process::reaper::install() at its start"
+                .to_owned(),
+        });
+    }
+    Ok(())
+}
+
+/// From the cgroup to the drained output. Cancel-safe together with `tree`.
+async fn run<F: Flavor>(
+    runtime: &CliRuntime<F>,
+    request: &ExecRequest,
+    tree: &mut Tree,
+) -> Result<ExecOutcome> {
+    let process = process_document(request)?;
+    write(tree.process_file(), &process)?;
+    tree.make_cgroup(runtime.flavor.exec_scope())?;
+    let (mut collector, stdout, stderr) =
+        Collector::new(request.max_output).map_err(|source| io_error("making pipes".to_owned(), source))?;
+
+    let mut command = Command::new(&runtime.runner.config.path)
+        .args(runtime.runner.global_args())
+        .arg("--log-format=json")
+        .args([VERB, "--detach", "--pid-file"])
+        .arg(tree.pid_file())
+        .arg("--process")
+        .arg(tree.process_file());
+    if let Some((mode, name)) = tree.cgroup_name() {
+        command = command.arg("--cgroup").arg(runtime.flavor.exec_cgroup(mode, name));
+    }
+    let command = command.arg(&request.id).stdout(Stdio::Fd(stdout)).stderr(Stdio::Fd(stderr));
+    failpoint_async!("oci.exec.spawn")
+        .map_err(|source| io_error("starting the runtime".to_owned(), source))?;
+    let child = command.spawn().map_err(|error| runtime.runner.process_error(VERB, error))?;
+
+    let started = collector.read_while(started(runtime, child)).await?;
+    if !started.success() {
+        // Nothing of the container's ran: all that was said was said by the runtime.
+        collector.drain(runtime.deadlines().exec_drain).await;
+        return Err(runtime.runner.failure(VERB, &request.id, started, collector.stderr()));
+    }
+    let pid = tree.adopt()?;
+    let end = collector.read_while(reaper::adopted(pid, None)).await;
+    let end = end.ok_or_else(|| {
+        runtime.runner.garbled(VERB, format!("nobody knows how the process {pid} from its pid file ended"))
+    })?;
+    tree.ended();
+    collector.drain(runtime.deadlines().exec_drain).await;
+    Ok(collector.outcome(end.code()))
+}
+
+/// Waits until the runtime has started the process and ended.
+async fn started<F: Flavor>(runtime: &CliRuntime<F>, mut child: Child) -> Result<ExitStatus> {
+    let limit = runtime.deadlines().exec_start;
+    match timeout(limit, child.wait()).await {
+        Ok(status) => status.map_err(|error| runtime.runner.process_error(VERB, error)),
+        Err(_) => Err(Error::TimedOut { operation: VERB, after: limit }),
+    }
+}
+
+/// The process as the runtime reads it. It never has a terminal: its streams are pipes.
+fn process_document(request: &ExecRequest) -> Result<Vec<u8>> {
+    let mut process = request.process.clone();
+    process.set_terminal(Some(false));
+    serde_json::to_vec(&process).map_err(|error| Error::InvalidRequest {
+        operation: VERB,
+        problem: format!("the process cannot be written as JSON: {error}"),
+    })
+}
+
+fn write(path: &std::path::Path, bytes: &[u8]) -> Result<()> {
+    // A few kilobytes on a volatile file system.
+    failpoint!("oci.exec.write")
+        .and_then(|()| std::fs::write(path, bytes))
+        .map_err(|source| io_error(format!("writing {}", path.display()), source))
+}
+
+fn io_error(context: String, source: std::io::Error) -> Error {
+    Error::Io { operation: VERB, context, source }
+}
+
+/// A container that ends under an exec gives all kinds of words about namespaces; what it means is
+/// told by its state.
+async fn refine<F: Flavor>(runtime: &CliRuntime<F>, request: &ExecRequest, error: Error) -> Error {
+    let Error::Failed { stderr: detail, .. } = &error else { return error };
+    match runtime.read_state(&request.id).await {
+        Ok(state) if state.status == RuntimeStatus::Stopped => {
+            Error::InvalidState { id: request.id.clone(), operation: VERB, detail: detail.clone() }
+        }
+        Err(missing @ Error::NotFound { .. }) => missing,
+        _ => error,
+    }
+}

@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What an exec owns, and its end in every case: no process, cgroup or file is left.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use hull_cgroups::{Cgroups, ExecScope, Mode};
+use hull_failpoint::failpoint;
+use hull_process::{Pidfd, ProcessId, reaper};
+
+use super::{CliRuntime, Execs, Flavor, io_error};
+use crate::{ExecRequest, Result};
+
+/// An exec's processes, cgroup and files. Dropped before [`Tree::retire`], it kills and clears up.
+#[derive(Debug)]
+pub(super) struct Tree {
+    /// Taken when it has been seen to.
+    belongings: Option<Belongings>,
+    execs: Execs,
+    kill_within: Duration,
+}
+
+#[derive(Debug)]
+struct Belongings {
+    container: String,
+    cgroup: Option<Cgroup>,
+    process_file: PathBuf,
+    pid_file: PathBuf,
+    /// The process, once the pid file has been read and until its end was told.
+    pid: Option<i32>,
+}
+
+#[derive(Debug)]
+struct Cgroup {
+    cgroups: Cgroups,
+    container: PathBuf,
+    name: String,
+}
+
+impl Tree {
+    /// Nothing is made yet.
+    pub(super) fn new<F: Flavor>(runtime: &CliRuntime<F>, request: &ExecRequest) -> Self {
+        let config = &runtime.runner.config;
+        let cgroup = config.cgroups.as_ref().zip(request.cgroup.as_ref());
+        let file = |end: &str| request.work_dir.join(format!("exec-{}.{end}", request.exec_id));
+        let belongings = Belongings {
+            container: request.id.clone(),
+            cgroup: cgroup.map(|(cgroups, container)| Cgroup {
+                cgroups: cgroups.clone(),
+                container: container.clone(),
+                name: format!("exec-{}", request.exec_id),
+            }),
+            process_file: file("json"),
+            pid_file: file("pid"),
+            pid: None,
+        };
+        Self {
+            belongings: Some(belongings),
+            execs: runtime.execs.clone(),
+            kill_within: config.deadlines.exec_kill,
+        }
+    }
+
+    pub(super) fn process_file(&self) -> &Path {
+        self.belongings.as_ref().map_or(Path::new(""), |own| &own.process_file)
+    }
+
+    pub(super) fn pid_file(&self) -> &Path {
+        self.belongings.as_ref().map_or(Path::new(""), |own| &own.pid_file)
+    }
+
+    /// How the hierarchies are mounted and the exec cgroup's name below the container's.
+    pub(super) fn cgroup_name(&self) -> Option<(Mode, &str)> {
+        let cgroup = self.belongings.as_ref()?.cgroup.as_ref()?;
+        Some((cgroup.cgroups.mode(), &cgroup.name))
+    }
+
+    /// Makes the exec's cgroup.
+    ///
+    /// Synchronous, a few directories: on another thread it could come into being after a cancelled
+    /// exec has been cleared up.
+    pub(super) fn make_cgroup(&self, scope: ExecScope) -> Result<()> {
+        let Some(cgroup) = self.belongings.as_ref().and_then(|own| own.cgroup.as_ref()) else {
+            return Ok(());
+        };
+        failpoint!("oci.exec.cgroup").map_err(|source| io_error("making a cgroup".to_owned(), source))?;
+        cgroup
+            .cgroups
+            .create_exec(&cgroup.container, &cgroup.name, scope)
+            .map_err(|error| io_error(format!("making the cgroup {}", cgroup.path().display()), other(error)))
+    }
+
+    /// Reads the pid file: the process is ours from here on.
+    pub(super) fn adopt(&mut self) -> Result<i32> {
+        let Some(own) = &mut self.belongings else {
+            return Err(io_error("reading the pid".to_owned(), std::io::ErrorKind::NotFound.into()));
+        };
+        let pid = own.read_pid().map_err(|source| {
+            io_error(format!("reading the runtime's pid file {}", own.pid_file.display()), source)
+        })?;
+        own.pid = Some(pid);
+        Ok(pid)
+    }
+
+    /// The process's end was told; its pid may be another's now.
+    pub(super) fn ended(&mut self) {
+        if let Some(own) = &mut self.belongings {
+            own.pid = None;
+            // Not read again by who clears up.
+            let _ = std::fs::remove_file(&own.pid_file);
+        }
+    }
+
+    /// A normal end: files and the empty cgroup go; what lives in the background stays with its cgroup.
+    pub(super) async fn retire(mut self) {
+        let Some(own) = self.belongings.take() else { return };
+        let execs = self.execs.clone();
+        let task = self.execs.tasks.spawn_blocking(move || own.retire(&execs));
+        let _ = task.await;
+    }
+
+    /// A bad end: everything goes. When this future is dropped, it still does.
+    pub(super) async fn destroy(mut self) {
+        let Some(own) = self.belongings.take() else { return };
+        let task = self.execs.tasks.spawn(own.destroy(self.kill_within, self.execs.clone()));
+        let _ = task.await;
+    }
+}
+
+impl Drop for Tree {
+    fn drop(&mut self) {
+        let Some(own) = self.belongings.take() else { return };
+        // At once, in case that there is no later: the program may be shutting down.
+        own.kill_now();
+        if let Ok(handle) = tokio::runtime::Handle::try_current() {
+            let work = own.destroy(self.kill_within, self.execs.clone());
+            self.execs.tasks.spawn_on(work, &handle);
+        }
+    }
+}
+
+impl Belongings {
+    fn read_pid(&self) -> std::io::Result<i32> {
+        let text = std::fs::read_to_string(&self.pid_file)?;
+        text.trim().parse().ok().filter(|pid| *pid > 1).ok_or_else(|| {
+            std::io::Error::new(std::io::ErrorKind::InvalidData, format!("`{text}` is not a pid"))
+        })
+    }
+
+    /// Signals what can be found, without waiting.
+    fn kill_now(&self) {
+        if let Some(cgroup) = &self.cgroup {
+            for pid in cgroup.cgroups.processes(&cgroup.path()).unwrap_or_default() {
+                kill(pid);
+            }
+        }
+        // The cgroup may be empty yet: the runtime moves the process there a little after it made it.
+        if let Some(pid) = self.pid.or_else(|| self.read_pid().ok()) {
+            kill_group_of(pid);
+        }
+    }
+
+    async fn destroy(self, within: Duration, execs: Execs) {
+        let pid = self.pid.or_else(|| self.read_pid().ok());
+        if let Some(pid) = pid {
+            kill_group_of(pid);
+        }
+        if let Some(cgroup) = &self.cgroup {
+            let path = cgroup.path();
+            if let Err(error) = cgroup.cgroups.kill(&path, within).await {
+                tracing::warn!(
+                    container = self.container,
+                    cgroup = %path.display(),
+                    error = &error as &dyn std::error::Error,
+                    "processes of an exec could not be killed"
+                );
+            }
+        }
+        if let Some(pid) = pid {
+            // Nobody will ask how it ended.
+            let _ = reaper::adopted(pid, Some(within)).await;
+        }
+        let retire = execs.tasks.clone().spawn_blocking(move || self.retire(&execs));
+        let _ = retire.await;
+    }
+
+    /// Removes the files, and the cgroup unless something lives in it.
+    fn retire(self, execs: &Execs) {
+        for file in [&self.process_file, &self.pid_file] {
+            match std::fs::remove_file(file) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    tracing::warn!(file = %file.display(), error = &error as &dyn std::error::Error,
+                        "the file of an exec could not be removed");
+                }
+                _ => {}
+            }
+        }
+        let Some(cgroup) = self.cgroup else { return };
+        execs.sweep(&self.container, &cgroup.cgroups);
+        let path = cgroup.path();
+        let removed = match cgroup.cgroups.is_populated(&path) {
+            Ok(true) => {
+                tracing::debug!(container = self.container, cgroup = %path.display(),
+                    "an exec left processes in the background");
+                false
+            }
+            Ok(false) => match cgroup.cgroups.remove(&path) {
+                Ok(()) => true,
+                Err(error) => {
+                    tracing::debug!(cgroup = %path.display(), error = &error as &dyn std::error::Error,
+                        "the cgroup of an exec stays for now");
+                    false
+                }
+            },
+            Err(_) => false,
+        };
+        if !removed {
+            execs.keep(&self.container, path);
+        }
+    }
+}
+
+impl Cgroup {
+    fn path(&self) -> PathBuf {
+        self.container.join(&self.name)
+    }
+}
+
+/// Kills one process, by pidfd, so that nobody else is hit.
+fn kill(pid: i32) {
+    const SIGKILL: i32 = 9;
+    if let Some(process) = ProcessId::of(pid)
+        && let Ok(Some(held)) = Pidfd::open(process)
+        && let Err(error) = held.send_signal(SIGKILL)
+    {
+        tracing::warn!(pid, error = &error as &dyn std::error::Error, "cannot kill a process of an exec");
+    }
+}
+
+/// Kills the process and its group. Its group is not its own pid with crun, whose intermediate process
+/// leads the session; it is never ours, because runtimes start processes in new sessions.
+fn kill_group_of(pid: i32) {
+    use rustix::process::{Pid, Signal, getpgid, kill_process_group};
+    kill(pid);
+    let group = Pid::from_raw(pid).and_then(|pid| getpgid(Some(pid)).ok());
+    let own = getpgid(None).ok();
+    if let Some(group) = group
+        && group.as_raw_nonzero().get() > 1
+        && Some(group) != own
+    {
+        let _ = kill_process_group(group, Signal::KILL);
+    }
+}
+
+fn other(error: hull_cgroups::Error) -> std::io::Error {
+    match error {
+        hull_cgroups::Error::Io { source, .. } => source,
+        error => std::io::Error::other(error),
+    }
+}

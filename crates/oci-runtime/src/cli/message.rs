@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a runtime's words mean: read once, here.
+//!
+//! The words are facts of the programs (runc 1.1 to 1.5, crun 1.8 to 1.28, youki), not of a standard:
+//! the OCI command line has no error codes. Both log formats are read, and plain text.
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+use crate::Error;
+
+/// The longest message kept: an error is read by people.
+const MAX_MESSAGE: usize = 4096;
+
+/// The line of a runtime's standard error (or log file) that tells the cause.
+///
+/// The last line of level `error`, in JSON (`{"level":"error","msg":...}`) or in text
+/// (`level=error msg="..."`); else a Go panic's first line; else the last line that is not empty.
+pub fn last_error(output: &[u8]) -> String {
+    let text = String::from_utf8_lossy(output);
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let errors = lines.iter().rev().filter_map(|line| error_of(line));
+    let panic = lines.iter().find(|line| line.starts_with("panic:")).map(|line| (*line).to_owned());
+    let plain = lines.iter().rev().find(|line| parse_line(line).is_none()).map(|line| (*line).to_owned());
+    let last = lines.last().map(|line| parse_line(line).map_or((*line).to_owned(), |(_, message)| message));
+    let mut message = { errors }.next().or(panic).or(plain).or(last).unwrap_or_default();
+    if message.len() > MAX_MESSAGE {
+        message.truncate(message.floor_char_boundary(MAX_MESSAGE));
+    }
+    message
+}
+
+/// Turns the words of a failed sub-command into an error to match.
+pub(super) fn classify(failed: Failure<'_>) -> Error {
+    let id = failed.id.to_owned();
+    let words = failed.message.to_lowercase();
+    let says = |texts: &[&str]| texts.iter().any(|text| words.contains(text));
+    if says(&["container does not exist", "no such container"]) || failed.is_missing_state_file() {
+        return Error::NotFound { id };
+    }
+    if says(&["container with given id already exists"])
+        || (words.contains("container `") && words.contains("already exists"))
+    {
+        return Error::AlreadyExists { id };
+    }
+    if says(WRONG_STATE) {
+        return Error::InvalidState { id, operation: failed.operation, detail: failed.message };
+    }
+    if says(UNSUPPORTED) {
+        return Error::Unsupported {
+            runtime: failed.runtime.to_owned(),
+            operation: failed.operation,
+            detail: failed.message,
+        };
+    }
+    Error::Failed {
+        runtime: failed.runtime.to_owned(),
+        operation: failed.operation,
+        status: failed.status,
+        stderr: failed.message,
+    }
+}
+
+/// A sub-command that failed.
+#[derive(Debug)]
+pub(super) struct Failure<'a> {
+    /// The handler.
+    pub(super) runtime: &'a str,
+    /// The verb.
+    pub(super) operation: &'static str,
+    /// The container.
+    pub(super) id: &'a str,
+    /// The runtime's state directory.
+    pub(super) root: &'a Path,
+    /// How the program ended, in words.
+    pub(super) status: String,
+    /// What it said.
+    pub(super) message: String,
+}
+
+/// The container is there, and not in a state for the verb. Lower case.
+const WRONG_STATE: &[&str] = &[
+    "cannot start an already running container",
+    "cannot start a container that has stopped",
+    "that is not stopped",
+    "not in `created` or `stopped` state",
+    "container not running",
+    "container not paused",
+    "container is not running",
+    "/exec.fifo`: no such file or directory",
+    "` is paused",
+    "cannot exec in a paused",
+    "cannot exec in a stopped",
+    "cannot exec a container that has stopped",
+    "cannot exec in a deleted",
+    "no such process",
+    "process already finished",
+    "invalid process",
+];
+
+/// The program has no such sub-command, or misses a helper. Lower case.
+const UNSUPPORTED: &[&str] = &[
+    "unknown command",
+    "no help topic for",
+    "\"criu\": executable file not found",
+    "unrecognized subcommand",
+];
+
+impl Failure<'_> {
+    /// crun has no words of its own for a missing container: it names the file it looked for.
+    fn is_missing_state_file(&self) -> bool {
+        let dir = self.root.join(self.id);
+        let dir = dir.to_string_lossy();
+        self.message.contains("No such file or directory")
+            && (self.message.contains(&format!("error opening file `{dir}/status`"))
+                || self.message.contains(&format!("cannot open directory '{dir}'"))
+                || self.message.contains(&format!("cannot open directory `{dir}`")))
+    }
+}
+
+fn error_of(line: &str) -> Option<String> {
+    parse_line(line).filter(|(level, _)| level == "error").map(|(_, message)| message)
+}
+
+/// Level and message of a log line in either format.
+fn parse_line(line: &str) -> Option<(String, String)> {
+    #[derive(Deserialize)]
+    struct Line {
+        level: String,
+        msg: String,
+    }
+    if line.starts_with('{') {
+        return serde_json::from_str::<Line>(line).ok().map(|line| (line.level, line.msg));
+    }
+    let (_, rest) = line.split_once("level=")?;
+    let (level, rest) = rest.split_once(' ')?;
+    let message = rest.trim_start().strip_prefix("msg=")?;
+    // Go's quoting is JSON's for all that runtimes write; what is not is shown as it stands.
+    let message = match quoted(message) {
+        Some(text) => serde_json::from_str(text).unwrap_or_else(|_| text.to_owned()),
+        None => message.split(' ').next().unwrap_or_default().to_owned(),
+    };
+    Some((level.to_owned(), message))
+}
+
+/// The quoted string at the start, with its quotes.
+fn quoted(text: &str) -> Option<&str> {
+    let mut escaped = false;
+    for (at, c) in text.strip_prefix('"')?.char_indices() {
+        match c {
+            '\\' if !escaped => escaped = true,
+            '"' if !escaped => return text.get(..at + 2),
+            _ => escaped = false,
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn finds_the_cause() {
+        for (output, cause) in [
+            ("", ""),
+            ("unknown command checkpoint\n", "unknown command checkpoint"),
+            (r#"{"level":"error","msg":"container does not exist","time":"T"}"#, "container does not exist"),
+            (r#"{"msg":"fail startup","level":"error","time":"T"}"#, "fail startup"),
+            (r#"time="T" level=error msg="exec: \"x\": no""#, r#"exec: "x": no"#),
+            (r#"time="T" level=error msg=plain"#, "plain"),
+            (
+                "{\"level\":\"fatal\",\"msg\":\"nsexec\"}\n{\"level\":\"error\",\"msg\":\"setns\"}\n\
+                 {\"level\":\"warning\",\"msg\":\"late\"}",
+                "setns",
+            ),
+            ("{\"level\":\"warning\",\"msg\":\"odd\"}\nexec failed: x\n\n", "exec failed: x"),
+            ("{\"level\":\"warning\",\"msg\":\"odd\"}", "odd"),
+            ("panic: nil\n\ngoroutine 1 [running]:\nmain.go:1", "panic: nil"),
+            ("{not json", "{not json"),
+        ] {
+            assert_eq!(last_error(output.as_bytes()), cause, "{output}");
+        }
+    }
+
+    fn classified(operation: &'static str, message: &str) -> Error {
+        classify(Failure {
+            runtime: "rt",
+            operation,
+            id: "c1",
+            root: Path::new("/run/rt"),
+            status: "exit code 1".to_owned(),
+            message: message.to_owned(),
+        })
+    }
+
+    #[test]
+    fn says_what_it_means_for_the_caller() {
+        for message in [
+            "container does not exist",
+            "error opening file `/run/rt/c1/status`: No such file or directory",
+            "cannot open directory '/run/rt/c1': No such file or directory",
+        ] {
+            assert!(matches!(classified("kill", message), Error::NotFound { id } if id == "c1"), "{message}");
+        }
+        for message in ["container with given ID already exists", "container `c1` already exists"] {
+            assert!(matches!(classified("create", message), Error::AlreadyExists { .. }), "{message}");
+        }
+        for message in [
+            "cannot start an already running container",
+            "cannot start a container that has stopped",
+            "cannot open `/run/rt/c1/exec.fifo`: No such file or directory",
+            "cannot delete container c1 that is not stopped: running",
+            "the container `c1` is not in `created` or `stopped` state",
+            "the container `c1` is paused",
+            "container not running",
+            "container not paused",
+            "exec failed: cannot exec in a stopped container",
+            "setns(pid=7, CLONE_NEWUSER): No such process",
+        ] {
+            let error = classified("start", message);
+            assert!(matches!(&error, Error::InvalidState { detail, .. } if detail == message), "{error:?}");
+        }
+        for message in
+            ["unknown command checkpoint", "criu binary: exec: \"criu\": executable file not found in $PATH"]
+        {
+            assert!(matches!(classified("checkpoint", message), Error::Unsupported { .. }), "{message}");
+        }
+        for message in [
+            "exec: \"nosuch\": executable file not found in $PATH",
+            "error opening file `/etc/x/status`: No such file or directory",
+        ] {
+            assert!(matches!(classified("exec", message), Error::Failed { .. }), "{message}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn reads_back_what_either_format_writes(message in "\\PC{1,80}") {
+            let json = serde_json::json!({ "level": "error", "msg": message }).to_string();
+            prop_assert_eq!(last_error(json.as_bytes()), message.clone());
+            let text = format!("time=\"T\" level=error msg={}", serde_json::to_string(&message).unwrap());
+            prop_assert_eq!(last_error(text.as_bytes()), message);
+        }
+
+        #[test]
+        fn survives_any_bytes(output in prop::collection::vec(any::<u8>(), 0..9000)) {
+            prop_assert!(last_error(&output).len() <= MAX_MESSAGE);
+        }
+    }
+}
