@@ -31,8 +31,12 @@ use crate::ProcessId;
 /// The variable that marks a monitor and the runtime below it.
 pub(crate) const MARK: &str = "HULL_MONITOR";
 
-/// How often is looked for new processes before killing those that were found.
-const ROUNDS: usize = 32;
+/// How often is looked for new processes before killing those that were found; a process that is stuck
+/// in the kernel never stands still.
+const ROUNDS: usize = 64;
+
+/// How often all this is done.
+const PASSES: usize = 4;
 
 /// How long is waited for killed processes to be gone; only a process stuck in the kernel takes longer.
 const GONE_WITHIN: Duration = Duration::from_secs(3);
@@ -73,29 +77,44 @@ impl Trace {
 
     /// Sends SIGKILL to everything; tells to whom.
     pub(crate) fn kill(&self) -> Vec<ProcessId> {
-        let mut caught = BTreeMap::new();
-        for _ in 0..ROUNDS {
-            let fresh = self.find(&caught);
+        let mut caught = Caught::new();
+        // A second pass finds what a process gave birth to at the very moment it was stopped.
+        for _ in 0..PASSES {
+            let before: Vec<i32> = caught.keys().copied().collect();
+            self.stop_all(&mut caught);
+            let fresh: Vec<_> = caught.iter().filter(|(pid, _)| !before.contains(pid)).collect();
             if fresh.is_empty() {
                 break;
+            }
+            for (_, (_, held)) in fresh {
+                let _ = pidfd_send_signal(held, Signal::KILL);
+            }
+        }
+        caught.into_values().map(|(process, _)| process).collect()
+    }
+
+    /// Catches and stops processes until all of them stand still and no new one is found.
+    fn stop_all(&self, caught: &mut Caught) {
+        for _ in 0..ROUNDS {
+            let fresh = self.find(caught);
+            if fresh.is_empty() && caught.values().all(|(process, _)| stands_still(*process)) {
+                return;
+            }
+            if fresh.is_empty() {
+                // A signal takes effect when its process next returns from the kernel; no event tells.
+                std::thread::sleep(Duration::from_millis(1));
             }
             for process in fresh {
                 if let Some(held) = hold(process) {
                     let _ = pidfd_send_signal(&held, Signal::STOP);
                     caught.insert(process.pid, (process, held));
-                } else {
-                    tracing::debug!(pid = process.pid, "gone before it could be held");
                 }
             }
         }
-        for (_, held) in caught.values() {
-            let _ = pidfd_send_signal(held, Signal::KILL);
-        }
-        caught.into_values().map(|(process, _)| process).collect()
     }
 
     /// Processes that belong to it and were not caught yet. Children of those found are found too.
-    fn find(&self, caught: &BTreeMap<i32, (ProcessId, OwnedFd)>) -> Vec<ProcessId> {
+    fn find(&self, caught: &Caught) -> Vec<ProcessId> {
         let own = std::process::id().cast_signed();
         let table: Vec<Row> =
             rows().into_iter().filter(|row| row.process.pid != own && row.process.pid > 1).collect();
@@ -130,6 +149,9 @@ impl Trace {
             || self.pipe.is_some_and(|inode| writes_to(row.process.pid, inode))
     }
 }
+
+/// Processes that were found, by pid, each held so that its pid cannot name another one.
+type Caught = BTreeMap<i32, (ProcessId, OwnedFd)>;
 
 /// A living process of `/proc`.
 struct Row {
@@ -204,6 +226,14 @@ fn is_write_end(pid: i32, descriptor: &OsStr) -> bool {
         .is_some_and(|flags| flags & 3 != 0)
 }
 
+/// Whether it is stopped, or dead, or waits where no signal reaches it.
+fn stands_still(process: ProcessId) -> bool {
+    let Ok(stat) = fs::read(format!("/proc/{}/stat", process.pid)) else { return true };
+    let stat = String::from_utf8_lossy(&stat);
+    let state = stat.rsplit_once(')').and_then(|(_, fields)| fields.trim_start().chars().next());
+    state.is_none_or(|state| "TtDZXx".contains(state))
+}
+
 /// Holds exactly that process: the pid may have been given to another since it was read.
 fn hold(process: ProcessId) -> Option<OwnedFd> {
     let held = pidfd_open(Pid::from_raw(process.pid)?, PidfdFlags::empty()).ok()?;
@@ -239,7 +269,7 @@ mod tests {
         let me = rows().into_iter().find(|row| row.process.pid == own).expect("this process is listed");
         let trace =
             Trace { mark: "none".into(), program: None, since: 0, roots: vec![me.process], pipe: None };
-        assert!(trace.find(&BTreeMap::new()).iter().all(|process| process.pid != own));
+        assert!(trace.find(&Caught::new()).iter().all(|process| process.pid != own));
     }
 
     proptest! {

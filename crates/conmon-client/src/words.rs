@@ -1,22 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The words of foreign programs, made fit for an error message.
 //!
-//! A runtime writes its errors as plain text, as logfmt (`level=error msg="..."`, runc's default) or as
-//! JSON objects, one a line. What an operator wants is the message of the last error.
+//! What the words of a runtime mean is known by [`hull_oci_runtime::cli`]; here they only become one
+//! printable line of bounded length.
 
-use serde::Deserialize;
+use hull_oci_runtime::cli;
 
 /// The most characters of a foreign program's words that go into an error.
 const LONGEST: usize = 2000;
 
-/// The message of the last error in what a runtime wrote: of the last line with an error level, else
-/// of the last line that is not empty. `None` when there are no words at all.
+/// The message of the last error in what a runtime wrote; `None` when it wrote nothing.
 pub(crate) fn last_error(bytes: &[u8]) -> Option<String> {
-    let text = String::from_utf8_lossy(bytes);
-    let lines: Vec<Line> =
-        text.lines().map(str::trim).filter(|line| !line.is_empty()).map(read_line).collect();
-    let chosen = lines.iter().rev().find(|line| line.is_error).or_else(|| lines.last())?;
-    Some(shorten(&chosen.message))
+    let message = shorten(&cli::last_error(bytes));
+    (!message.is_empty()).then_some(message)
 }
 
 /// All words on one line, control characters escaped, cut at a bound. Empty if there are none.
@@ -24,88 +20,6 @@ pub(crate) fn on_one_line(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     shorten(&lines.join("; "))
-}
-
-struct Line {
-    message: String,
-    is_error: bool,
-}
-
-fn read_line(line: &str) -> Line {
-    read_json(line)
-        .or_else(|| read_logfmt(line))
-        .unwrap_or_else(|| Line { message: without_time(line).to_owned(), is_error: false })
-}
-
-fn is_error_level(level: &str) -> bool {
-    matches!(level, "error" | "fatal" | "panic")
-}
-
-fn read_json(line: &str) -> Option<Line> {
-    #[derive(Deserialize)]
-    struct Json {
-        #[serde(default)]
-        level: String,
-        msg: String,
-    }
-    let json: Json = serde_json::from_str(line).ok()?;
-    Some(Line { is_error: is_error_level(&json.level), message: json.msg })
-}
-
-/// Reads `key=value key="quoted value" ...`; wants a `msg`.
-fn read_logfmt(line: &str) -> Option<Line> {
-    let (mut message, mut is_error) = (None, false);
-    let mut rest = line;
-    while !rest.is_empty() {
-        let (key, after) = rest.split_once('=')?;
-        if key.is_empty() || key.contains(|c: char| c.is_whitespace() || c == '"') {
-            return None;
-        }
-        let (value, after) = read_value(after);
-        match key {
-            "msg" => message = Some(value),
-            "level" => is_error = is_error_level(&value),
-            _ => {}
-        }
-        rest = after.trim_start();
-    }
-    Some(Line { message: message?, is_error })
-}
-
-/// One value and what follows it. A quoted value that was cut off (conmon passes on at most 8 KiB)
-/// reaches to the end.
-fn read_value(text: &str) -> (String, &str) {
-    let Some(quoted) = text.strip_prefix('"') else {
-        let end = text.find(char::is_whitespace).unwrap_or(text.len());
-        return (text[..end].to_owned(), &text[end..]);
-    };
-    let mut value = String::new();
-    let mut chars = quoted.char_indices();
-    while let Some((at, c)) = chars.next() {
-        match c {
-            '"' => return (value, &quoted[at + 1..]),
-            '\\' => match chars.next() {
-                Some((_, 'n')) => value.push('\n'),
-                Some((_, 't')) => value.push('\t'),
-                Some((_, other)) => value.push(other),
-                None => {}
-            },
-            other => value.push(other),
-        }
-    }
-    (value, "")
-}
-
-/// crun starts its plain lines with a time, `2026-11-23T18:54:17.000000Z: `.
-fn without_time(line: &str) -> &str {
-    match line.split_once("Z: ") {
-        Some((time, rest))
-            if time.len() >= 19 && time.chars().all(|c| c.is_ascii_digit() || "-:.T".contains(c)) =>
-        {
-            rest
-        }
-        _ => line,
-    }
 }
 
 fn shorten(text: &str) -> String {
@@ -130,31 +44,23 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn reduces_each_form_to_the_message() {
-        let table: &[(&str, &str)] = &[
+    fn a_runtimes_words_become_one_line() {
+        let table: &[(&str, Option<&str>)] = &[
             (
-                "time=\"2026-11-23T18:54:17Z\" level=error msg=\"runc create failed: exec: \\\"/x\\\": stat /x: no such file or directory\"\n",
-                "runc create failed: exec: \"/x\": stat /x: no such file or directory",
+                "time=\"t\" level=warning msg=w\ntime=\"t\" level=error msg=\"exec: \\\"/x\\\": no such file\"\n",
+                Some("exec: \"/x\": no such file"),
             ),
             (
-                "{\"msg\":\"executable file `x` not found in $PATH\",\"level\":\"error\",\"time\":\"t\"}\n",
-                "executable file `x` not found in $PATH",
+                "{\"msg\":\"`x` not found in $PATH\",\"level\":\"error\",\"time\":\"t\"}\n",
+                Some("`x` not found in $PATH"),
             ),
-            ("level=error msg=first\nlevel=warning msg=later\n", "first"),
-            ("level=warning msg=only\n", "only"),
-            (
-                "2026-11-23T18:54:17.123456Z: open executable: Invalid argument\n\n",
-                "open executable: Invalid argument",
-            ),
-            ("first\nsecond line, plain\n", "second line, plain"),
-            ("a=b but not logfmt", "a=b but not logfmt"),
-            ("level=error msg=\"cut off in the mid", "cut off in the mid"),
-            ("level=error msg=\"two\\nlines\"", "two\\nlines"),
+            ("first\nsecond\tline\n", Some("second\\tline")),
+            (" \n\n", None),
         ];
         for (input, expected) in table {
-            assert_eq!(last_error(input.as_bytes()).as_deref(), Some(*expected), "{input}");
+            assert_eq!(last_error(input.as_bytes()).as_deref(), *expected, "{input}");
         }
-        assert_eq!(last_error(b" \n\n"), None);
+        assert_eq!(on_one_line(b"one\n\n two \n"), "one; two");
     }
 
     #[test]
@@ -172,14 +78,6 @@ mod tests {
             prop_assert!(!words.chars().any(char::is_control));
             prop_assert!(words.chars().count() <= LONGEST * 10 + 3);
             on_one_line(&bytes);
-        }
-
-        #[test]
-        fn finds_what_logfmt_quotes(message in "[ -~]{1,80}") {
-            prop_assume!(message.trim() == message);
-            let quoted = message.replace('\\', "\\\\").replace('"', "\\\"");
-            let line = format!("time=\"x\" level=error msg=\"{quoted}\"\n");
-            prop_assert_eq!(last_error(line.as_bytes()), Some(message));
         }
     }
 }

@@ -4,126 +4,17 @@
 //! Each script stands in for conmon; the checks are the error, its words, the time it took, and that
 //! no process of it is left.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
+
+mod fake;
+
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::time::Duration;
 
+use fake::{Fake, WELL};
 use hull_conmon_client::conmon::{ConmonConfig, ConmonMonitor};
-use hull_conmon_client::{CreateRequest, Error, Monitor, Monitored, Result, Stdio};
-use hull_oci_runtime::RuntimeCommand;
-
-/// More than a killed process needs to be gone, also on a busy machine.
-const SLACK: Duration = Duration::from_secs(3);
-
-/// Reads conmon's options into variables, and the start byte as conmon does. As `daemon PID` it is a good
-/// monitor of that process, which lives until it is killed and has no children.
-const PRELUDE: &str = r#"#!/bin/sh
-if [ "$1" = daemon ]; then
-  sleep 0.3; echo "{\"pid\": $2}" >&3
-  mkfifo "$3/never"; exec 3>&- >/dev/null 2>&1; read never <"$3/never"
-fi
-for option in "$@"; do
-  case "$option" in
-    --conmon-pidfile=*) monitor_pid="${option#*=}" ;;
-    --container-pidfile=*) pid="${option#*=}" ;;
-    --persist-dir=*) persist="${option#*=}" ;;
-  esac
-done
-head -c 1 <&4 >/dev/null
-"#;
-
-struct Fake {
-    dir: tempfile::TempDir,
-    monitor: ConmonMonitor,
-}
-
-impl Fake {
-    fn new(body: &str) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let program = dir.path().join("conmon-fake");
-        fs::write(&program, format!("{PRELUDE}{body}")).unwrap();
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-        for name in ["state", "bundle", "logs"] {
-            fs::create_dir(dir.path().join(name)).unwrap();
-        }
-        let config = ConmonConfig::new(&program, dir.path().join("a"));
-        Self { monitor: ConmonMonitor::new(config), dir }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn request(&self, deadline: Duration) -> CreateRequest {
-        CreateRequest {
-            command: RuntimeCommand {
-                program: "/bin/true".into(),
-                global_args: Vec::new(),
-                subcommand: "create",
-                options: Vec::new(),
-                systemd_cgroup: false,
-                id: "c1".into(),
-                bundle: self.path("bundle"),
-            },
-            name: "name".into(),
-            state_dir: self.path("state"),
-            log_path: Some(self.path("logs/0.log")),
-            stdio: Stdio::default(),
-            monitor_cgroup: None,
-            deadline,
-        }
-    }
-
-    /// Creates and checks the time.
-    async fn create(&self, deadline: Duration) -> Result<Monitored> {
-        let start = Instant::now();
-        let outcome = self.monitor.create(&self.request(deadline)).await;
-        let took = start.elapsed();
-        assert!(took < deadline + SLACK, "took {took:?} with a deadline of {deadline:?}");
-        outcome
-    }
-
-    async fn fails(&self) -> Error {
-        let error = self.create(Duration::from_secs(10)).await.expect_err("the create must fail");
-        self.nothing_left();
-        error
-    }
-
-    async fn times_out(&self) -> String {
-        let error = self.create(Duration::from_millis(600)).await.expect_err("the create must time out");
-        assert!(matches!(error, Error::TimedOut { .. }), "{error:?}");
-        self.nothing_left();
-        error.to_string()
-    }
-
-    /// The living processes that the script and its children are known by: their environment, or the
-    /// argument that they were given.
-    fn processes(&self) -> Vec<String> {
-        let dir = self.dir.path().to_str().unwrap();
-        let mut found = Vec::new();
-        for entry in fs::read_dir("/proc").unwrap().flatten() {
-            let (path, own) = (entry.path(), std::process::id().to_string());
-            if !entry.file_name().to_string_lossy().bytes().all(|byte| byte.is_ascii_digit())
-                || path.ends_with(own)
-            {
-                continue;
-            }
-            let read = |name: &str| fs::read(path.join(name)).unwrap_or_default();
-            let text =
-                [read("environ"), read("cmdline")].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-            if text.iter().any(|text| text.contains(dir)) {
-                found.push(format!("{}: {}", path.display(), text[1].replace('\0', " ")));
-            }
-        }
-        found
-    }
-
-    fn nothing_left(&self) {
-        let found = self.processes();
-        assert!(found.is_empty(), "still there: {found:#?}");
-    }
-}
+use hull_conmon_client::{CreateRequest, Error, Monitor, Monitored, Result};
 
 fn monitor_detail(error: Error) -> String {
     match error {
@@ -138,14 +29,6 @@ fn runtime_message(error: Error) -> String {
         other => panic!("expected a runtime error, got {other:?}"),
     }
 }
-
-/// What conmon does when all is well: the container's process is a `sleep` in a session of its own.
-const WELL: &str = r#"
-setsid sleep 1000 3>&- 4>&- >/dev/null 2>&1 & container=$!
-setsid "$0" daemon $container "$persist" & monitor=$!
-printf %s $monitor > "$monitor_pid"
-exit 0
-"#;
 
 #[tokio::test]
 async fn a_slow_monitor_that_answers_is_fine() {
@@ -165,7 +48,7 @@ async fn a_slow_monitor_that_answers_is_fine() {
     fake.monitor.remove("c1", Some(&container)).await.unwrap();
     assert!(!monitor.is_alive());
     assert_eq!(fs::read_dir(fake.path("state")).unwrap().count(), 0, "state files are removed");
-    gone(&fake).await;
+    fake.gone().await;
 }
 
 #[tokio::test]
@@ -299,7 +182,7 @@ async fn a_dropped_create_leaves_nothing() {
         let request = fake.request(Duration::from_secs(60));
         let dropped = tokio::time::timeout(Duration::from_millis(400), fake.monitor.create(&request)).await;
         assert!(dropped.is_err(), "it hangs, so it was dropped");
-        gone(&fake).await;
+        fake.gone().await;
     }
 }
 
@@ -312,7 +195,7 @@ async fn a_create_of_an_earlier_daemon_is_ended_by_id() {
     assert!(!container.monitor.unwrap().is_alive(), "found without a record");
     later.remove("c1", None).await.unwrap();
     let _ = rustix::process::kill_process(pid(container.process.pid), rustix::process::Signal::KILL);
-    gone(&fake).await;
+    fake.gone().await;
 }
 
 #[tokio::test]
@@ -373,7 +256,7 @@ async fn long_state_and_bundle_paths_do_not_matter_to_the_attach_socket() {
     assert!(socket.as_os_str().len() < 108);
     let _ = rustix::process::kill_process(pid(container.process.pid), rustix::process::Signal::KILL);
     fake.monitor.remove("c1", Some(&container)).await.unwrap();
-    gone(&fake).await;
+    fake.gone().await;
 }
 
 #[tokio::test]
@@ -386,7 +269,7 @@ async fn leftovers_of_an_earlier_attempt_are_not_taken_for_this_one() {
     assert!(!fake.path("state/persist/exit").exists());
     let _ = rustix::process::kill_process(pid(container.process.pid), rustix::process::Signal::KILL);
     fake.monitor.remove("c1", Some(&container)).await.unwrap();
-    gone(&fake).await;
+    fake.gone().await;
 }
 
 fn assert_invalid(outcome: Result<Monitored>, expected: (&str, &str)) {
@@ -401,15 +284,6 @@ fn assert_invalid(outcome: Result<Monitored>, expected: (&str, &str)) {
 
 fn pid(pid: i32) -> rustix::process::Pid {
     rustix::process::Pid::from_raw(pid).unwrap()
-}
-
-/// After a drop or a kill that is not awaited, the end comes soon.
-async fn gone(fake: &Fake) {
-    let start = Instant::now();
-    while !fake.processes().is_empty() && start.elapsed() < SLACK {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    fake.nothing_left();
 }
 
 /// Every `sleep 1000` or `sleep 1001` there is: those with an empty environment bear no other sign.

@@ -100,7 +100,7 @@ impl ConmonMonitor {
 
         attempt.stage = "starting the monitor";
         failpoint_async!("monitor.create.spawn").map_err(Error::io("start the monitor"))?;
-        let wires = self.spawn(request, &files, attempt)?;
+        let sync = self.spawn(request, &files, attempt)?;
 
         attempt.stage = "putting the monitor into its control group";
         self.place(request, attempt).await?;
@@ -108,8 +108,10 @@ impl ConmonMonitor {
         attempt.stage = "waiting for the monitor and the OCI runtime";
         failpoint_async!("monitor.create.start").map_err(Error::io("tell the monitor to start"))?;
         // A launcher that is gone already cannot read this; what it left tells more than the error here.
-        let _ = rustix::net::send(&wires.start, b"\0", SendFlags::NOSIGNAL);
-        let mut sync = SyncPipe::new(wires.sync).map_err(Error::io("watch the monitor's sync pipe"))?;
+        if let Some(start) = &attempt.start {
+            let _ = rustix::net::send(start, b"\0", SendFlags::NOSIGNAL);
+        }
+        let mut sync = SyncPipe::new(sync).map_err(Error::io("watch the monitor's sync pipe"))?;
         let process = match attempt.report(&mut sync).await? {
             Report::Created(pid) => ProcessId::now(pid),
             Report::Failed(message) => return Err(attempt.refused(message)),
@@ -142,7 +144,7 @@ impl ConmonMonitor {
             .map_err(|error| Error::io("look at a container's directories")(io::Error::other(error)))?
     }
 
-    fn spawn(&self, request: &CreateRequest, files: &Files, attempt: &mut Attempt) -> Result<Wires> {
+    fn spawn(&self, request: &CreateRequest, files: &Files, attempt: &mut Attempt) -> Result<OwnedFd> {
         let (wires, theirs) = wires().map_err(Error::io("make the monitor's pipes"))?;
         let command = Command::new(&self.config.path)
             .args(argv::arguments(&self.config, request, files)?)
@@ -162,8 +164,8 @@ impl ConmonMonitor {
         let child = command
             .spawn()
             .map_err(Error::process("start the monitor (is conmon installed, is its path right?)"))?;
-        attempt.started(child, &wires.words, self.mark(&request.command.id), pipe)?;
-        Ok(wires)
+        attempt.started(child, wires.start, wires.words, self.mark(&request.command.id), pipe);
+        Ok(wires.sync)
     }
 
     fn environment(&self, id: &str) -> Vec<(OsString, OsString)> {
@@ -268,22 +270,32 @@ struct Attempt {
     child: Option<Child>,
     launcher: Option<ExitStatus>,
     trace: Option<Trace>,
+    /// Closing it starts the container as a byte does, so it must outlive the processes.
+    start: Option<OwnedFd>,
     words: Option<OwnedFd>,
 }
 
 impl Attempt {
     fn new(id: &str) -> Self {
-        Self { id: id.to_owned(), stage: "", child: None, launcher: None, trace: None, words: None }
+        Self {
+            id: id.to_owned(),
+            stage: "",
+            child: None,
+            launcher: None,
+            trace: None,
+            start: None,
+            words: None,
+        }
     }
 
-    fn started(&mut self, child: Child, words: &OwnedFd, mark: OsString, pipe: u64) -> Result<()> {
+    fn started(&mut self, child: Child, start: OwnedFd, words: OwnedFd, mark: OsString, pipe: u64) {
         let root = ProcessId::now(child.pid());
         let trace =
             Trace { mark, program: None, since: root.start_time, roots: vec![root], pipe: Some(pipe) };
         self.trace = Some(trace);
         self.child = Some(child);
-        self.words = Some(words.try_clone().map_err(Error::io("keep the monitor's output"))?);
-        Ok(())
+        self.start = Some(start);
+        self.words = Some(words);
     }
 
     fn succeed(mut self) {
