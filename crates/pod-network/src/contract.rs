@@ -1,2 +1,141 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Being written.
+//! What every [`PodNetwork`] must do. Feature `contract`; panics tell what was broken.
+
+#![expect(clippy::expect_used, clippy::missing_panics_doc, reason = "a panic is how a test fails")]
+
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::{AttachRequest, Attachment, NetworkStatus, PodNetwork};
+
+/// A backend under test.
+#[async_trait]
+pub trait Subject: Debug + Send + Sync {
+    /// A network on the one state; each call is a restart of the daemon.
+    async fn open(&self) -> Arc<dyn PodNetwork>;
+
+    /// Makes the network namespace of a pod and returns its path.
+    async fn make_netns(&self, sandbox_id: &str) -> PathBuf;
+
+    /// Removes it again. Idempotent.
+    async fn remove_netns(&self, sandbox_id: &str);
+
+    /// Every address that the backend holds for pods now.
+    fn leases(&self) -> BTreeSet<IpAddr>;
+}
+
+/// Runs every case; leaves nothing behind.
+pub async fn all(subject: &dyn Subject) {
+    pods_get_addresses_of_their_own(subject).await;
+    a_plan_alone_holds_nothing(subject).await;
+    detach_is_idempotent(subject).await;
+    detach_works_without_the_namespace(subject).await;
+    detach_works_after_a_restart(subject).await;
+    garbage_is_what_nobody_knows(subject).await;
+    assert_eq!(subject.leases(), BTreeSet::new(), "something was left behind");
+}
+
+async fn planned(subject: &dyn Subject, network: &Arc<dyn PodNetwork>, id: &str) -> Attachment {
+    let request = AttachRequest {
+        sandbox_id: id.to_owned(),
+        pod_name: format!("pod-{id}"),
+        pod_namespace: "default".to_owned(),
+        pod_uid: format!("uid-{id}"),
+        netns: subject.make_netns(id).await,
+        ..AttachRequest::default()
+    };
+    let attachment = network.plan(&request).await.expect("plan");
+    assert_eq!((&attachment.sandbox_id, &attachment.netns), (&request.sandbox_id, &request.netns));
+    // The caller keeps it as a record in between.
+    let text = serde_json::to_string(&attachment).expect("an attachment is JSON");
+    let read: Attachment = serde_json::from_str(&text).expect("an attachment can be read again");
+    assert_eq!(read, attachment);
+    read
+}
+
+async fn pods_get_addresses_of_their_own(subject: &dyn Subject) {
+    let network = subject.open().await;
+    assert_eq!(network.status(), NetworkStatus::Ready);
+    let (a, b) = (planned(subject, &network, "a").await, planned(subject, &network, "b").await);
+    let (got_a, got_b) = tokio::join!(network.attach(&a), network.attach(&b));
+    let (got_a, got_b) = (got_a.expect("attach"), got_b.expect("attach"));
+    assert!(!got_a.ips.is_empty() && !got_b.ips.is_empty(), "{got_a:?} {got_b:?}");
+    assert!(got_a.ips.iter().all(|ip| !got_b.ips.contains(ip)), "{got_a:?} {got_b:?}");
+    assert!(got_a.result.is_object(), "{got_a:?}");
+    let all: BTreeSet<IpAddr> = got_a.ips.iter().chain(&got_b.ips).copied().collect();
+    assert_eq!(subject.leases(), all);
+    network.check(&a).await.expect("check");
+    let (gone_a, gone_b) = tokio::join!(network.detach(&a), network.detach(&b));
+    gone_a.expect("detach");
+    gone_b.expect("detach");
+    assert_eq!(subject.leases(), BTreeSet::new());
+    finish(subject, &["a", "b"]).await;
+}
+
+async fn a_plan_alone_holds_nothing(subject: &dyn Subject) {
+    let network = subject.open().await;
+    let a = planned(subject, &network, "a").await;
+    assert_eq!(subject.leases(), BTreeSet::new());
+    network.detach(&a).await.expect("detach of what was never attached");
+    finish(subject, &["a"]).await;
+}
+
+async fn detach_is_idempotent(subject: &dyn Subject) {
+    let network = subject.open().await;
+    let a = planned(subject, &network, "a").await;
+    for _ in 0..2 {
+        network.attach(&a).await.expect("attach; the id can be used again");
+        for _ in 0..3 {
+            network.detach(&a).await.expect("detach");
+        }
+        assert_eq!(subject.leases(), BTreeSet::new());
+    }
+    finish(subject, &["a"]).await;
+}
+
+async fn detach_works_without_the_namespace(subject: &dyn Subject) {
+    let network = subject.open().await;
+    let a = planned(subject, &network, "a").await;
+    network.attach(&a).await.expect("attach");
+    subject.remove_netns("a").await;
+    network.detach(&a).await.expect("detach without the namespace");
+    assert_eq!(subject.leases(), BTreeSet::new());
+    finish(subject, &["a"]).await;
+}
+
+async fn detach_works_after_a_restart(subject: &dyn Subject) {
+    let network = subject.open().await;
+    let a = planned(subject, &network, "a").await;
+    network.attach(&a).await.expect("attach");
+    let network = subject.open().await;
+    network.check(&a).await.expect("check");
+    network.detach(&a).await.expect("detach");
+    assert_eq!(subject.leases(), BTreeSet::new());
+    finish(subject, &["a"]).await;
+}
+
+async fn garbage_is_what_nobody_knows(subject: &dyn Subject) {
+    let network = subject.open().await;
+    let (a, b) = (planned(subject, &network, "a").await, planned(subject, &network, "b").await);
+    let got_a = network.attach(&a).await.expect("attach");
+    network.attach(&b).await.expect("attach");
+    network.gc(&[]).await.expect("gc");
+    assert_eq!(subject.leases().len(), 2, "what this instance attached is no garbage");
+    let network = subject.open().await;
+    network.gc(std::slice::from_ref(&a)).await.expect("gc");
+    assert_eq!(subject.leases(), got_a.ips.iter().copied().collect(), "a is valid, b is garbage");
+    network.detach(&b).await.expect("detach of what was collected");
+    network.detach(&a).await.expect("detach");
+    finish(subject, &["a", "b"]).await;
+}
+
+async fn finish(subject: &dyn Subject, ids: &[&str]) {
+    for id in ids {
+        subject.remove_netns(id).await;
+    }
+}

@@ -52,6 +52,14 @@ pub enum Error {
         /// Why releasing failed; `None`: nothing is left.
         released: Option<Box<Error>>,
     },
+    /// The network was in use all the time by attaches and detaches; nothing was collected.
+    #[error("network {network}: still busy after {after:?}, garbage is collected at the next occasion")]
+    Busy {
+        /// The network's name.
+        network: String,
+        /// How long it was waited.
+        after: Duration,
+    },
     /// A configuration cannot be used.
     #[error("network configuration {path}: {problem}")]
     Config {
