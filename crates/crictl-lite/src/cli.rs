@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-const AFTER_HELP: &str = "\
-Options of crictl-lite itself stand before the command. A pod or container configuration is a JSON file \
-with the names that crictl uses, such as log_directory; `-` reads it from standard input; a key that is not \
-known is an error. Ids may be cut short where that stays unique.
+use crate::values::{parse_duration, parse_label};
 
-Deadlines: --timeout sets that of each request. Without it: 2 minutes; runp 4 minutes; stop 2 minutes and \
-its own --timeout; pull, and exec without its own --timeout, none.
+const AFTER_HELP: &str = "\
+Options of crictl-lite itself stand before the command. A pod or container configuration is a
+JSON file with the names that crictl uses, such as log_directory; `-` reads it from standard
+input; a key that is not known is an error. Ids may be cut short where that stays unique.
+
+Deadlines: --timeout sets that of each request. Without it: 2 minutes; runp 4 minutes; stop
+2 minutes and its own --timeout; pull, and exec without its own --timeout, none.
 
 Exit codes:
   0  success
@@ -20,8 +22,8 @@ Exit codes:
   2  wrong usage, or a configuration file that is wrong
   3  no such container, pod sandbox or image
   4  the deadline has passed
-exec ends with the exit code of the command, once that has run. A command that works on several things \
-goes on after a failure; if the failures differ in kind the exit code is 1.";
+exec ends with the exit code of the command, once that has run. A command that works on several
+things goes on after a failure; if the failures differ in kind the exit code is 1.";
 
 /// A small command-line client for any CRI endpoint.
 #[derive(Debug, Parser)]
@@ -422,48 +424,9 @@ pub(crate) struct Stop {
     pub(crate) timeout: i64,
 }
 
-fn parse_label(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err("not of the form KEY=VALUE".to_owned()),
-    }
-}
-
-/// Reads `10` (seconds), `10s`, `1m30s`, `1.5s`, `500ms`, `2h`.
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    let wrong = || "not a duration such as 10, 10s, 1m30s or 500ms".to_owned();
-    if text.is_empty() {
-        return Err(wrong());
-    }
-    if text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return text.parse().map(Duration::from_secs).map_err(|_| wrong());
-    }
-    let mut rest = text;
-    let mut total = Duration::ZERO;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(wrong)?;
-        let (number, tail) = rest.split_at(digits);
-        let unit = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
-        let (unit, tail) = tail.split_at(unit);
-        let seconds = match unit {
-            "ms" => 0.001,
-            "s" => 1.0,
-            "m" => 60.0,
-            "h" => 3600.0,
-            _ => return Err(wrong()),
-        };
-        let number: f64 = number.parse().map_err(|_| wrong())?;
-        let part = Duration::try_from_secs_f64(number * seconds).map_err(|_| wrong())?;
-        total = total.checked_add(part).ok_or_else(wrong)?;
-        rest = tail;
-    }
-    Ok(total)
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
-    use proptest::prelude::*;
 
     use super::*;
 
@@ -486,32 +449,6 @@ mod tests {
         {
             let words = std::iter::once("crictl-lite").chain(line.split(' '));
             assert_eq!(Cli::try_parse_from(words).is_ok(), good, "{line}");
-        }
-    }
-
-    #[test]
-    fn durations() {
-        let millis = |text| parse_duration(text).map(|duration| duration.as_millis());
-        for (text, want) in
-            [("10", 10_000), ("10s", 10_000), ("1m30s", 90_000), ("500ms", 500), ("1.5s", 1500), ("0", 0)]
-        {
-            assert_eq!(millis(text), Ok(want), "{text}");
-        }
-        for text in ["", "s", "10x", "-1s", "1m30", "1..2s", "99999999999999999999", "1e9s"] {
-            assert!(millis(text).is_err(), "{text}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn any_text_is_a_duration_or_an_error(text in "[0-9.smh-]{0,12}") {
-            let _ = parse_duration(&text);
-        }
-
-        #[test]
-        fn hours_minutes_seconds_add_up(h in 0u64..99, m in 0u64..99, s in 0u64..99) {
-            let read = parse_duration(&format!("{h}h{m}m{s}s")).unwrap();
-            prop_assert_eq!(read, Duration::from_secs(h * 3600 + m * 60 + s));
         }
     }
 }

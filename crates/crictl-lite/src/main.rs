@@ -20,6 +20,7 @@ mod error;
 mod filter;
 mod logs;
 mod output;
+mod values;
 
 use std::io::Write as _;
 use std::process::ExitCode;
