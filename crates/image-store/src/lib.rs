@@ -3,12 +3,14 @@
 //!
 //! ```text
 //! <root>/images/<image id>.json     image records: names, digests, config, layers
+//! <root>/leases/                    which layers containers' roots lie on
 //! <root>/blobs/sha256/<hex>         manifests and configs
 //! <root>/layers/<diff id hex>/      one unpacked layer each; `tmp/` beside it while being made
 //! <container dir>/{upper,work,merged}   a container's root: overlay over its image's layers
 //! ```
 //! Everything becomes visible by a rename after an fsync; what a crash leaves lies under `tmp/`.
 
+mod catalog;
 #[cfg(feature = "contract")]
 pub mod contract;
 pub mod digest;
@@ -19,8 +21,11 @@ pub mod local;
 pub mod mock;
 pub mod overlay;
 pub mod reference;
+mod retry;
+mod tar_stream;
 #[cfg(feature = "contract")]
 pub mod testing;
+mod tree;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -32,7 +37,8 @@ use serde::{Deserialize, Serialize};
 
 pub use digest::Digest;
 pub use error::{Error, Result};
-pub use local::LocalImageStore;
+pub use local::{LocalConfig, LocalImageStore};
+pub use mock::MockImageStore;
 pub use reference::Reference;
 
 /// Keeps images and gives containers their roots.
@@ -111,7 +117,7 @@ pub struct Image {
     pub repo_tags: Vec<String>,
     /// Full names with digest (`docker.io/library/busybox@sha256:...`).
     pub repo_digests: Vec<String>,
-    /// Bytes of all layers, uncompressed.
+    /// Bytes of all layers, uncompressed, with manifest and config: never 0.
     pub size: u64,
     /// Diff ids of the layers, lowest first (`sha256:...`).
     pub layers: Vec<String>,

@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Layers on disk: made once, held while an import runs, deleted when nothing names them.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use hull_failpoint::failpoint;
+use serde::{Deserialize, Serialize};
+
+use super::{Inner, io_error, lock};
+use crate::digest::{Digest, HashingReader};
+use crate::import::{FoundLayer, Source};
+use crate::layer::{self, ApplyOptions};
+use crate::{Error, Result, Usage, tree};
+
+/// What is known about a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct LayerInfo {
+    /// Bytes of its uncompressed tar.
+    pub(super) size: u64,
+    /// Space on disk.
+    pub(super) disk_bytes: u64,
+    /// Inodes on disk.
+    pub(super) inodes: u64,
+}
+
+/// The layers that are whole, and those that running imports need. By diff id.
+#[derive(Debug, Default)]
+pub(super) struct LayerTable {
+    pub(super) present: HashMap<String, LayerInfo>,
+    holds: HashMap<String, usize>,
+}
+
+/// Keeps layers from being deleted while an import runs.
+#[derive(Debug)]
+pub(super) struct Hold<'a> {
+    inner: &'a Inner,
+    diff_ids: Vec<String>,
+}
+
+// === impl LayerTable ===
+
+impl LayerTable {
+    pub(super) fn usage(&self) -> Usage {
+        Usage {
+            bytes: self.present.values().map(|info| info.disk_bytes).sum(),
+            inodes: self.present.values().map(|info| info.inodes).sum(),
+        }
+    }
+}
+
+// === impl Hold ===
+
+impl<'a> Hold<'a> {
+    pub(super) fn new(inner: &'a Inner, diff_ids: Vec<String>) -> Self {
+        let mut table = lock(&inner.table);
+        for diff_id in &diff_ids {
+            *table.holds.entry(diff_id.clone()).or_default() += 1;
+        }
+        drop(table);
+        Self { inner, diff_ids }
+    }
+
+    /// What it holds.
+    pub(super) fn diff_ids(&self) -> &[String] {
+        &self.diff_ids
+    }
+}
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        let mut table = lock(&self.inner.table);
+        for diff_id in &self.diff_ids {
+            if let Some(count) = table.holds.get_mut(diff_id) {
+                *count -= 1;
+                if *count == 0 {
+                    table.holds.remove(diff_id);
+                }
+            }
+        }
+    }
+}
+
+// === impl Inner ===
+
+impl Inner {
+    /// The directory of a layer.
+    pub(super) fn layer_dir(&self, diff_id: &str) -> PathBuf {
+        self.config.root.join("layers").join(hex_of(diff_id))
+    }
+
+    /// Unpacks a layer unless it is here. The caller holds it. Blocks, also while another import unpacks it.
+    pub(super) fn ensure_layer(&self, source: &Source, layer: &FoundLayer) -> Result<LayerInfo> {
+        let diff_id = layer.diff_id.to_string();
+        let _flight = self.flights.board(&diff_id);
+        if let Some(info) = lock(&self.table).present.get(&diff_id) {
+            return Ok(*info);
+        }
+        let temporary = self.temporary("layer");
+        let made = self.unpack(source, layer, &temporary);
+        if made.is_err() {
+            // The first error is the one to tell; what stays is deleted at the next open.
+            if let Err(error) = tree::remove(&temporary) {
+                tracing::warn!(%error, "cannot delete a half-made layer; it goes at the next start");
+            }
+        }
+        let info = made?;
+        lock(&self.table).present.insert(diff_id, info);
+        Ok(info)
+    }
+
+    fn unpack(&self, source: &Source, layer: &FoundLayer, temporary: &Path) -> Result<LayerInfo> {
+        let origin = source.shown_file(&layer.member);
+        let invalid = |problem: String| Error::Invalid { origin: origin.clone(), problem };
+        let blob = source.blob(&layer.member)?;
+        if let Some((digest, size)) = &layer.blob
+            && blob.len() != *size
+        {
+            return Err(invalid(format!(
+                "layer {digest} has {} bytes, its descriptor says {size}: it is truncated or damaged",
+                blob.len()
+            )));
+        }
+        failpoint!("image-store.layer.mkdir").map_err(io_error("make directory", temporary))?;
+        fs::DirBuilder::new().mode(0o700).create(temporary).map_err(io_error("make directory", temporary))?;
+        let mut hashing = HashingReader::new(blob, u64::MAX);
+        let options = ApplyOptions { limits: self.config.limits, privileges: self.config.privileges };
+        let applied = layer::apply(layer::buffered(&mut hashing), &origin, temporary, options)?;
+        if applied.diff_id != layer.diff_id {
+            let problem = format!(
+                "uncompressed it has the digest {}, the config says {}",
+                applied.diff_id, layer.diff_id
+            );
+            return Err(invalid(problem));
+        }
+        check_blob(&mut hashing, layer).map_err(invalid)?;
+        let usage = tree::disk_usage(temporary)?;
+        let info = LayerInfo { size: applied.size, disk_bytes: usage.bytes, inodes: usage.inodes };
+        self.settle_layer(temporary, &layer.diff_id, &info)?;
+        Ok(info)
+    }
+
+    /// Makes an unpacked layer durable and puts it where it belongs.
+    fn settle_layer(&self, temporary: &Path, diff_id: &Digest, info: &LayerInfo) -> Result<()> {
+        let target = self.layer_dir(&diff_id.to_string());
+        failpoint!("image-store.layer.sync").map_err(io_error("sync", temporary))?;
+        // One call for all its files; fsync of each would take a seek per file.
+        File::open(temporary)
+            .and_then(|dir| rustix::fs::syncfs(&dir).map_err(Into::into))
+            .map_err(io_error("sync", temporary))?;
+        self.layer_records.put(diff_id.hex(), info)?;
+        failpoint!("image-store.layer.rename").map_err(io_error("move into place", &target))?;
+        fs::rename(temporary, &target).map_err(io_error("move into place", &target))?;
+        let parent = self.config.root.join("layers");
+        File::open(&parent).and_then(|dir| dir.sync_all()).map_err(io_error("sync", &parent))
+    }
+
+    /// Deletes those of the layers that nothing needs. Goes on after a failure and returns the first.
+    pub(super) fn collect_layers<'i>(&self, diff_ids: impl IntoIterator<Item = &'i String>) -> Result<()> {
+        let mut first = Ok(());
+        for diff_id in diff_ids {
+            if let Err(error) = self.collect_layer(diff_id)
+                && first.is_ok()
+            {
+                first = Err(error);
+            }
+        }
+        first
+    }
+
+    fn collect_layer(&self, diff_id: &str) -> Result<()> {
+        let temporary = {
+            let _flight = self.flights.board(diff_id);
+            if self.is_layer_used(diff_id) {
+                return Ok(());
+            }
+            let dir = self.layer_dir(diff_id);
+            let temporary = self.temporary("deleted");
+            failpoint!("image-store.layer.collect").map_err(io_error("delete", &dir))?;
+            match fs::rename(&dir, &temporary) {
+                Ok(()) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(io_error("delete", &dir)(error)),
+            }
+            lock(&self.table).present.remove(diff_id);
+            self.layer_records.delete(hex_of(diff_id))?;
+            temporary
+        };
+        tree::remove(&temporary)
+    }
+
+    /// Whoever wants a layer says so before it looks whether the layer is there, so a layer that looks unused
+    /// here and is renamed away is unpacked anew by the next.
+    fn is_layer_used(&self, diff_id: &str) -> bool {
+        self.catalog().has_layer(diff_id)
+            || lock(&self.held).values().any(|lease| lease.layers.iter().any(|layer| layer == diff_id))
+            || lock(&self.table).holds.contains_key(diff_id)
+            || is_mounted(hex_of(diff_id))
+    }
+}
+
+/// The blob's own digest, when the manifest says one. Unpacking reads the blob to its end.
+fn check_blob(blob: &mut HashingReader<impl Read>, layer: &FoundLayer) -> std::result::Result<(), String> {
+    let Some((digest, _)) = &layer.blob else {
+        return Ok(());
+    };
+    std::io::copy(blob, &mut std::io::sink()).map_err(|error| format!("cannot read the layer: {error}"))?;
+    let actual = blob.digest();
+    if actual == *digest { Ok(()) } else { Err(format!("its content has the digest {actual}")) }
+}
+
+/// Whether an overlay mount names the layer: the last word before anything is deleted is the kernel's. (A lease
+/// whose record was lost does not make a running container lose its files.)
+fn is_mounted(hex: &str) -> bool {
+    match fs::read("/proc/self/mountinfo") {
+        Ok(table) => table.windows(hex.len()).any(|window| window == hex.as_bytes()),
+        Err(error) => {
+            tracing::warn!(%error, "cannot read /proc/self/mountinfo; unused layers stay");
+            true
+        }
+    }
+}
+
+pub(super) fn hex_of(diff_id: &str) -> &str {
+    diff_id.strip_prefix("sha256:").unwrap_or(diff_id)
+}

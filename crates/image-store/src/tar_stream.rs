@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Reads the members of a tar, one after the other, from a stream that cannot be trusted.
+//!
+//! ```text
+//! member = { extension } header(512) { sparse map block(512) } data padding-to-512
+//! extension = header with type x (PAX records), L or K (GNU long name, long link), g (ignored) + data + padding
+//! end = a block of zeros, or the end of the stream at a member's boundary
+//! ```
+//! The tar crate decodes header fields; the framing is here because it needs limits on extensions (the crate
+//! reads them whole, whatever their size), PAX values with newlines (binary attributes), sparse files in PAX form,
+//! and the rule that links, directories and devices have no data whatever their size says: the rule of
+//! the programs that write images, so that no archive has two readings.
+
+mod pax;
+mod sparse;
+
+use std::io::{self, Read};
+
+use tar::{EntryType, Header};
+
+pub(crate) use sparse::Segment;
+
+/// The result of reading; the error says what is wrong with the archive.
+pub(crate) type Parsed<T> = Result<T, String>;
+
+const BLOCK: u64 = 512;
+/// Longest extension: names are at most 4096 bytes, attributes 64 KiB each.
+const MAX_EXTENSION: u64 = 1 << 20;
+/// Extensions before one member.
+const MAX_EXTENSIONS: usize = 16;
+
+/// One member.
+#[derive(Debug)]
+pub(crate) struct Member {
+    /// Name, as it is written.
+    pub(crate) path: Vec<u8>,
+    /// Target of a link, as it is written.
+    pub(crate) link: Vec<u8>,
+    /// What it is.
+    pub(crate) kind: EntryType,
+    /// Permissions with set-id and sticky bits.
+    pub(crate) mode: u32,
+    pub(crate) uid: u64,
+    pub(crate) gid: u64,
+    /// Seconds and nanoseconds.
+    pub(crate) mtime: (i64, u32),
+    /// Major and minor number.
+    pub(crate) device: (u32, u32),
+    /// Extended attributes.
+    pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Length of the file: for a sparse one, more than is stored.
+    pub(crate) size: u64,
+    /// Where the stored data belongs; `None`: it is the whole file.
+    pub(crate) sparse: Option<Vec<Segment>>,
+    /// Where the data begins in the stream.
+    pub(crate) offset: u64,
+}
+
+/// Reads members; as a [`Read`], the data of the last one.
+pub(crate) struct TarStream<R> {
+    inner: R,
+    position: u64,
+    remaining: u64,
+    padding: u64,
+}
+
+// === impl TarStream ===
+
+impl<R: Read> TarStream<R> {
+    pub(crate) fn new(inner: R) -> Self {
+        Self { inner, position: 0, remaining: 0, padding: 0 }
+    }
+
+    /// The next member; what was not read of the last one's data is skipped.
+    pub(crate) fn next_member(&mut self) -> Parsed<Option<Member>> {
+        let mut extensions = Extensions::default();
+        for _ in 0..=MAX_EXTENSIONS {
+            self.skip_rest().map_err(|e| format!("cannot read the archive: {e}"))?;
+            let Some(header) = self.read_header()? else {
+                return if extensions.any {
+                    Err("the archive ends after a header that describes a next member".to_owned())
+                } else {
+                    Ok(None)
+                };
+            };
+            let size = number(&header.as_old().size, "size", || header.entry_size())?;
+            match header.entry_type() {
+                EntryType::XHeader => {
+                    let records = self.read_extension(size)?;
+                    extensions.pax = pax::parse(&records)?;
+                    extensions.any = true;
+                }
+                EntryType::GNULongName => {
+                    extensions.path = Some(strip_nul(self.read_extension(size)?));
+                    extensions.any = true;
+                }
+                EntryType::GNULongLink => {
+                    extensions.link = Some(strip_nul(self.read_extension(size)?));
+                    extensions.any = true;
+                }
+                // Git and others write one comment in it; nothing that an image needs.
+                EntryType::XGlobalHeader => self.begin_data(size)?,
+                _ => return self.member(&header, size, extensions).map(Some),
+            }
+        }
+        Err(format!("more than {MAX_EXTENSIONS} extension headers before one member"))
+    }
+
+    /// Forgets the data of the last member for a caller that moves the reader itself: returns where the
+    /// data goes on and how much of it is left.
+    pub(crate) fn skip_data(&mut self) -> (u64, u64) {
+        let remaining = std::mem::take(&mut self.remaining);
+        self.position += remaining;
+        (self.position - remaining, remaining)
+    }
+
+    /// The reader, for a caller that moves it.
+    pub(crate) fn inner_mut(&mut self) -> &mut R {
+        &mut self.inner
+    }
+
+    /// Reads to the end of the stream: bytes after the end marker belong to the digest.
+    pub(crate) fn drain(&mut self) -> io::Result<()> {
+        self.remaining = 0;
+        self.padding = 0;
+        io::copy(&mut self.inner, &mut io::sink()).map(drop)
+    }
+
+    fn member(&mut self, header: &Header, size: u64, extensions: Extensions) -> Parsed<Member> {
+        let Extensions { path, link, pax, .. } = extensions;
+        let fields = header.as_old();
+        let mut member = Member {
+            path: path.unwrap_or_else(|| header.path_bytes().into_owned()),
+            link: link.unwrap_or_else(|| header.link_name_bytes().unwrap_or_default().into_owned()),
+            kind: header.entry_type(),
+            mode: header_mode(header)?,
+            uid: number(&fields.uid, "uid", || header.uid())?,
+            gid: number(&fields.gid, "gid", || header.gid())?,
+            // Negative times come as two's complement.
+            mtime: (number(&fields.mtime, "mtime", || header.mtime())?.cast_signed(), 0),
+            device: (0, 0),
+            xattrs: Vec::new(),
+            size,
+            sparse: None,
+            offset: 0,
+        };
+        let stored = pax::apply(&pax, &mut member)?.unwrap_or(size);
+        if member.kind.is_character_special() || member.kind.is_block_special() {
+            let major = header.device_major().map_err(|e| format!("bad device number: {e}"))?;
+            let minor = header.device_minor().map_err(|e| format!("bad device number: {e}"))?;
+            member.device = (major.unwrap_or(0), minor.unwrap_or(0));
+        }
+        // Archives from before ustar mark a directory by its name alone.
+        if member.kind.is_file() && member.path.ends_with(b"/") {
+            member.kind = EntryType::Directory;
+        }
+        let has_data =
+            member.kind.is_file() || member.kind == EntryType::Continuous || member.kind.is_gnu_sparse();
+        member.size = if has_data { stored } else { 0 };
+        if member.kind.is_gnu_sparse() {
+            let (segments, size) = sparse::from_header(header, || self.read_block())?;
+            member.sparse = Some(segments);
+            member.size = size;
+        }
+        self.begin_data(if has_data { stored } else { 0 })?;
+        if has_data
+            && !member.kind.is_gnu_sparse()
+            && let Some((segments, size)) = sparse::from_pax(&pax, self)?
+        {
+            member.sparse = Some(segments);
+            member.size = size;
+        }
+        if let Some(segments) = &member.sparse {
+            sparse::check(segments, member.size, self.remaining)?;
+        }
+        member.offset = self.position;
+        Ok(member)
+    }
+
+    fn begin_data(&mut self, size: u64) -> Parsed<()> {
+        self.remaining = size;
+        self.padding = size.checked_next_multiple_of(BLOCK).ok_or("a member's size is impossible")? - size;
+        Ok(())
+    }
+
+    fn read_extension(&mut self, size: u64) -> Parsed<Vec<u8>> {
+        if size > MAX_EXTENSION {
+            return Err(format!("an extension header of {size} bytes (the limit is {MAX_EXTENSION})"));
+        }
+        self.begin_data(size)?;
+        let mut data = Vec::new();
+        self.read_to_end(&mut data).map_err(|e| format!("cannot read an extension header: {e}"))?;
+        Ok(data)
+    }
+
+    fn skip_rest(&mut self) -> io::Result<()> {
+        io::copy(self, &mut io::sink())?;
+        let padding = std::mem::take(&mut self.padding);
+        let read = io::copy(&mut (&mut self.inner).take(padding), &mut io::sink())?;
+        self.position += read;
+        // The last member's padding is sometimes left out.
+        Ok(())
+    }
+
+    /// `None` at the end of the archive.
+    fn read_header(&mut self) -> Parsed<Option<Header>> {
+        let mut header = Header::new_old();
+        let mut filled = 0;
+        let bytes = header.as_mut_bytes();
+        while filled < bytes.len() {
+            match self.inner.read(&mut bytes[filled..]) {
+                Ok(0) if filled == 0 => return Ok(None),
+                Ok(0) => return Err("the archive ends within a header".to_owned()),
+                Ok(n) => filled += n,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(format!("cannot read the archive: {error}")),
+            }
+        }
+        self.position += BLOCK;
+        if bytes.iter().all(|byte| *byte == 0) {
+            return Ok(None);
+        }
+        let sum: u32 =
+            bytes[..148].iter().chain(&bytes[156..]).map(|byte| u32::from(*byte)).sum::<u32>() + 8 * 32;
+        match header.cksum() {
+            Ok(stated) if stated == sum => Ok(Some(header)),
+            _ => Err("not a tar archive, or a damaged one (header checksum)".to_owned()),
+        }
+    }
+
+    fn read_block(&mut self) -> Parsed<[u8; 512]> {
+        let mut block = [0; 512];
+        self.inner.read_exact(&mut block).map_err(|e| format!("cannot read a sparse map: {e}"))?;
+        self.position += BLOCK;
+        Ok(block)
+    }
+}
+
+impl<R: Read> Read for TarStream<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let most = usize::try_from(self.remaining).map_or(buf.len(), |remaining| buf.len().min(remaining));
+        if most == 0 {
+            return Ok(0);
+        }
+        let n = self.inner.read(&mut buf[..most])?;
+        if n == 0 {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the archive ends within a file"));
+        }
+        self.remaining -= n as u64;
+        self.position += n as u64;
+        Ok(n)
+    }
+}
+
+fn header_mode(header: &Header) -> Parsed<u32> {
+    let mode = number(&header.as_old().mode, "mode", || header.mode().map(u64::from))?;
+    u32::try_from(mode & 0o7777).map_err(|error| format!("bad mode in a header: {error}"))
+}
+
+/// A number of a header; an empty field is 0.
+fn number(field: &[u8], name: &str, read: impl FnOnce() -> io::Result<u64>) -> Parsed<u64> {
+    if field.iter().all(|byte| matches!(byte, 0 | b' ')) {
+        return Ok(0);
+    }
+    read().map_err(|error| format!("bad {name} in a header: {error}"))
+}
+
+#[derive(Default)]
+struct Extensions {
+    any: bool,
+    path: Option<Vec<u8>>,
+    link: Option<Vec<u8>>,
+    pax: pax::Records,
+}
+
+/// GNU long names end with a NUL. One in the middle is for the caller to refuse.
+fn strip_nul(mut name: Vec<u8>) -> Vec<u8> {
+    while name.last() == Some(&0) {
+        name.pop();
+    }
+    name
+}
+
+#[cfg(test)]
+mod tests;
