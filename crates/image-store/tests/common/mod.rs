@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A private directory for one test, on the real disk, and the check that nothing is left in it.
 
-#![allow(dead_code, unreachable_pub, missing_docs)]
+#![allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used, reason = "shared test support")]
 
 use std::path::{Path, PathBuf};
 
