@@ -1,2 +1,46 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Skeleton.
+//! The daemon `hull`: a CRI server over an OCI runtime, a monitor, pinned namespaces, a pod network
+//! and an image store, each behind a trait.
+//!
+//! ```text
+//! service/    thin gRPC layer            operation/  who wins, stages, deadlines, waiters
+//! sandbox/    pod sandboxes, by verb     store       every object, published as snapshots
+//! container/  containers, by verb        records     the same, durable; written first
+//! image       the image verbs            recovery    what an earlier daemon left
+//! spec/       config.json, pure          config/     hull.toml
+//! ```
+//!
+//! As a library it is a whole CRI server for tests, on mocks and without root:
+//!
+//! ```no_run
+//! # async fn test(dir: &std::path::Path) -> Result<(), hull_server::Error> {
+//! let server = hull_server::Server::start_mock(dir).await?;
+//! println!("a CRI at unix://{}", server.socket().display());
+//! server.shutdown().await;
+//! # Ok(()) }
+//! ```
+
+mod backends;
+pub mod config;
+mod container;
+mod context;
+mod daemon;
+mod error;
+mod id;
+mod image;
+mod layout;
+pub mod memory;
+mod model;
+mod node;
+mod operation;
+pub mod pause;
+mod records;
+mod recovery;
+mod sandbox;
+mod service;
+pub mod spec;
+mod store;
+
+pub use backends::Mocks;
+pub use daemon::{Server, lock_root};
+pub use error::{Error, Result, chain};

@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The backends that a configuration asks for.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use hull_cgroups::Cgroups;
+use hull_conmon_client::conmon::{ConmonConfig, ConmonMonitor};
+use hull_conmon_client::mock::MockMonitor;
+use hull_conmon_client::Monitor;
+use hull_image_store::mock::MockImageStore;
+use hull_image_store::{ImageStore, LocalImageStore, local::LocalConfig};
+use hull_netns::mock::MockNetNs;
+use hull_netns::{LinuxConfig, LinuxNetNs, NetNsManager};
+use hull_oci_runtime::OciRuntime;
+use hull_oci_runtime::cli::{CrunRuntime, Deadlines, RuncRuntime, RuntimeConfig};
+use hull_oci_runtime::mock::{MockRuntime, World};
+use hull_pod_network::PodNetwork;
+use hull_pod_network::cni::{CniConfig, CniNetwork};
+use hull_pod_network::mock::MockNetwork;
+
+use crate::config::{Config, HandlerConfig, ImagesBackend, NetworkBackend, RuntimeKind};
+use crate::context::Handler;
+use crate::error::{Error, Result};
+use crate::node::{LinuxNode, MockNode, Node};
+
+/// Everything behind a trait.
+#[derive(Debug)]
+pub(crate) struct Backends {
+    pub(crate) node: Arc<dyn Node>,
+    pub(crate) netns: Arc<dyn NetNsManager>,
+    pub(crate) network: Arc<dyn PodNetwork>,
+    pub(crate) images: Arc<dyn ImageStore>,
+    pub(crate) handlers: BTreeMap<String, Handler>,
+    /// Those of them that are mocks, for tests to steer.
+    pub(crate) mocks: Mocks,
+    /// To be ended by name: its watcher is a task.
+    pub(crate) cni: Option<Arc<CniNetwork>>,
+}
+
+/// The mock backends of a daemon: what a test fails, delays and looks at. `None` where the backend is real.
+#[derive(Debug, Clone, Default)]
+pub struct Mocks {
+    /// The simulated machine that mock runtimes and monitors share.
+    pub world: Option<World>,
+    /// Namespaces.
+    pub netns: Option<Arc<MockNetNs>>,
+    /// The pod network.
+    pub network: Option<Arc<MockNetwork>>,
+    /// Images.
+    pub images: Option<Arc<MockImageStore>>,
+}
+
+// === impl Backends ===
+
+impl Backends {
+    /// Opens them. The mocks keep their state under `<run_root>/mock`, so that they survive the daemon
+    /// as the real things do.
+    pub(crate) async fn open(config: &Config) -> Result<Self> {
+        let mock_dir = config.run_root.join("mock");
+        let mut mocks = Mocks::default();
+        let simulated = config.runtime.handlers.values().all(|handler| handler.kind == RuntimeKind::Mock)
+            && config.network.backend == NetworkBackend::Mock;
+        let cgroups = if simulated { None } else { Some(Cgroups::detect()?) };
+        if uses_mocks(config) {
+            make_dir(&mock_dir)?;
+        }
+        let node: Arc<dyn Node> = match &cgroups {
+            Some(cgroups) => Arc::new(LinuxNode::new(cgroups.clone())?),
+            None => Arc::new(MockNode::new()?),
+        };
+        let netns: Arc<dyn NetNsManager> = if simulated {
+            let mock = Arc::new(MockNetNs::persistent(mock_dir.join("netns.json"))?);
+            mocks.netns = Some(mock.clone());
+            mock
+        } else {
+            Arc::new(LinuxNetNs::new(LinuxConfig {
+                netns_dir: config.network.netns_dir.clone(),
+                prefix: "hull-".to_owned(),
+                ns_dir: config.run_root.join("ns"),
+            }))
+        };
+        let mut cni = None;
+        let network: Arc<dyn PodNetwork> = match config.network.backend {
+            NetworkBackend::Mock => {
+                let mock = Arc::new(MockNetwork::persistent(mock_dir.join("network.json"))?);
+                mocks.network = Some(mock.clone());
+                mock
+            }
+            NetworkBackend::Cni => {
+                let network = Arc::new(CniNetwork::new(cni_config(config))?);
+                cni = Some(network.clone());
+                network
+            }
+        };
+        let images: Arc<dyn ImageStore> = match config.images.backend {
+            ImagesBackend::Mock => {
+                let mock = Arc::new(MockImageStore::persistent(&mock_dir.join("images"))?.with_busybox()?);
+                mocks.images = Some(mock.clone());
+                mock
+            }
+            ImagesBackend::Local => {
+                let config = LocalConfig {
+                    quarantine: config.root.join("quarantine"),
+                    pinned: config.images.pinned.clone(),
+                    ..LocalConfig::new(config.root.join("images"))
+                };
+                Arc::new(crate::records::blocking(move || LocalImageStore::open(config)).await?)
+            }
+        };
+        let handlers = handlers(config, cgroups.as_ref(), &mock_dir, &mut mocks)?;
+        Ok(Self { node, netns, network, images, handlers, mocks, cni })
+    }
+}
+
+fn uses_mocks(config: &Config) -> bool {
+    config.network.backend == NetworkBackend::Mock
+        || config.images.backend == ImagesBackend::Mock
+        || config.runtime.handlers.values().any(|handler| handler.kind == RuntimeKind::Mock)
+}
+
+fn cni_config(config: &Config) -> CniConfig {
+    CniConfig {
+        conf_dir: config.network.cni_conf_dir.clone(),
+        bin_dirs: config.network.cni_bin_dirs.clone(),
+        cache_dir: config.root.join("cni"),
+        add_deadline: config.timeouts.network,
+        del_deadline: config.timeouts.network,
+        exclusive: config.network.exclusive,
+        ..CniConfig::default()
+    }
+}
+
+fn handlers(
+    config: &Config,
+    cgroups: Option<&Cgroups>,
+    mock_dir: &Path,
+    mocks: &mut Mocks,
+) -> Result<BTreeMap<String, Handler>> {
+    let mut handlers = BTreeMap::new();
+    let mut conmon: Option<Arc<dyn Monitor>> = None;
+    for (name, handler) in &config.runtime.handlers {
+        let made = match handler.kind {
+            RuntimeKind::Mock => {
+                let world = match &mocks.world {
+                    Some(world) => world.clone(),
+                    None => {
+                        let path = mock_dir.join("world.json");
+                        World::persistent(&path).map_err(|e| Error::io(format!("open {}", path.display()), e))?
+                    }
+                };
+                mocks.world = Some(world.clone());
+                Handler { runtime: Arc::new(MockRuntime::new(world.clone())), monitor: Arc::new(MockMonitor::new(world)) }
+            }
+            kind => {
+                let monitor = conmon.get_or_insert_with(|| {
+                    let mut settings = ConmonConfig::new(&config.runtime.conmon, config.run_root.join("a"));
+                    settings.cgroups = cgroups.cloned();
+                    Arc::new(ConmonMonitor::new(settings))
+                });
+                make_dir(&handler.root)?;
+                Handler { runtime: cli_runtime(config, name, handler, kind, cgroups), monitor: monitor.clone() }
+            }
+        };
+        handlers.insert(name.clone(), made);
+    }
+    Ok(handlers)
+}
+
+fn cli_runtime(
+    config: &Config,
+    name: &str,
+    handler: &HandlerConfig,
+    kind: RuntimeKind,
+    cgroups: Option<&Cgroups>,
+) -> Arc<dyn OciRuntime> {
+    let timeouts = &config.timeouts;
+    let settings = RuntimeConfig {
+        name: name.to_owned(),
+        path: handler.path.clone(),
+        root: handler.root.clone(),
+        cgroups: cgroups.cloned(),
+        deadlines: Deadlines {
+            query: timeouts.runtime,
+            start: timeouts.start,
+            kill: timeouts.runtime,
+            delete: timeouts.runtime,
+            update: timeouts.runtime,
+            pause: timeouts.runtime,
+            exec_start: timeouts.start,
+            exec_kill: timeouts.exec_extra,
+            ..Deadlines::default()
+        },
+    };
+    match kind {
+        RuntimeKind::Crun => Arc::new(CrunRuntime::new(settings)),
+        RuntimeKind::Runc | RuntimeKind::Mock => Arc::new(RuncRuntime::new(settings)),
+    }
+}
+
+fn make_dir(dir: &Path) -> Result<()> {
+    crate::layout::make_dir(dir, 0o700).map_err(|e| Error::io(format!("make directory {}", dir.display()), e))
+}

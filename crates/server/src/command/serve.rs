@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `hull serve`.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use hull_server::config::Config;
+use hull_server::{Server, memory};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// More threads than this only cost memory: the daemon waits far more than it computes.
+const MOST_WORKERS: usize = 4;
+
+/// Serves until SIGTERM or SIGINT.
+pub(crate) fn serve(file: Option<PathBuf>, backend: Option<&str>, dir: Option<PathBuf>) -> Result<()> {
+    memory::limit_arenas();
+    let config = config(file, backend, dir)?;
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(config.log_level.as_str()));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    hull_process::raise_nofile_limit().context("raise the limit of open files")?;
+    let workers = std::thread::available_parallelism().map_or(2, usize::from).min(MOST_WORKERS);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers)
+        .thread_stack_size(1 << 20)
+        .max_blocking_threads(64)
+        .enable_all()
+        .build()
+        .context("start the async runtime")?;
+    let result = runtime.block_on(run(config));
+    // What still blocks (a dead volume) does not keep the program from ending.
+    runtime.shutdown_timeout(std::time::Duration::from_millis(500));
+    result
+}
+
+fn config(file: Option<PathBuf>, backend: Option<&str>, dir: Option<PathBuf>) -> Result<Config> {
+    if backend == Some("mock") {
+        return Ok(match file {
+            Some(file) => Config::load(Some(&file))?.on_mocks(),
+            None => Config::mock(&dir.unwrap_or_else(own_directory)),
+        });
+    }
+    Ok(Config::load(file.as_deref())?)
+}
+
+fn own_directory() -> PathBuf {
+    std::env::temp_dir().join(format!("hull-mock-{}", nix::unistd::getuid()))
+}
+
+async fn run(config: Config) -> Result<()> {
+    // Before anything is started: conmons of the containers are re-parented to us.
+    hull_process::reaper::install().context("become the reaper of orphaned processes")?;
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    let mut server = Server::start(config).await?;
+    tracing::info!(socket = %server.socket().display(), version = env!("CARGO_PKG_VERSION"), "serving");
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        error = server.failed() => return Err(error.into()),
+    }
+    tracing::info!("ending; containers live on");
+    server.shutdown().await;
+    Ok(())
+}

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Values for what is not written.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use oci_spec::runtime::Capability;
+
+use super::{
+    CgroupDriver, Config, ContainersConfig, HandlerConfig, ImagesBackend, ImagesConfig, LogLevel,
+    NetworkBackend, NetworkConfig, RuntimeConfig, RuntimeKind, StreamingConfig, Timeouts,
+};
+
+/// What a container may do unless it asks for more or less: enough for programs that start as root
+/// and step down, nothing that reaches beyond the container (no raw sockets, no device nodes).
+pub(super) const CAPABILITIES: [Capability; 9] = [
+    Capability::Chown,
+    Capability::DacOverride,
+    Capability::Fsetid,
+    Capability::Fowner,
+    Capability::Setgid,
+    Capability::Setuid,
+    Capability::Setpcap,
+    Capability::NetBindService,
+    Capability::Kill,
+];
+
+impl Config {
+    /// This configuration with every backend replaced by its mock; paths and timeouts stay.
+    pub fn on_mocks(mut self) -> Self {
+        for handler in self.runtime.handlers.values_mut() {
+            handler.kind = RuntimeKind::Mock;
+        }
+        self.network.backend = NetworkBackend::Mock;
+        self.images.backend = ImagesBackend::Mock;
+        self
+    }
+
+    /// A whole configuration on mock backends with every path below `dir`: runs without root and
+    /// touches nothing else. One handler, `mock`, which is the default.
+    pub fn mock(dir: &Path) -> Self {
+        let run_root = dir.join("run");
+        let root = run_root.join("runtime/mock");
+        let handler = HandlerConfig { kind: RuntimeKind::Mock, path: PathBuf::new(), root };
+        Self {
+            root: dir.join("lib"),
+            listen: run_root.join("hull.sock"),
+            log_level: LogLevel::Info,
+            runtime: RuntimeConfig {
+                default: "mock".to_owned(),
+                cgroup_driver: CgroupDriver::Cgroupfs,
+                conmon: PathBuf::from(CONMON),
+                handlers: BTreeMap::from([("mock".to_owned(), handler)]),
+            },
+            network: NetworkConfig {
+                backend: NetworkBackend::Mock,
+                cni_conf_dir: dir.join("cni/net.d"),
+                cni_bin_dirs: vec![dir.join("cni/bin")],
+                netns_dir: run_root.join("netns"),
+                exclusive: false,
+            },
+            images: ImagesConfig {
+                backend: ImagesBackend::Mock,
+                certs_dir: dir.join("certs.d"),
+                pinned: Vec::new(),
+            },
+            run_root,
+            streaming: StreamingConfig::default(),
+            timeouts: Timeouts::default(),
+            containers: ContainersConfig::default(),
+        }
+    }
+}
+
+/// The monitor, where PATH does not have it.
+pub(super) const CONMON: &str = "/usr/bin/conmon";
+
+impl Default for NetworkConfig {
+    fn default() -> Self {
+        Self {
+            backend: NetworkBackend::Cni,
+            cni_conf_dir: PathBuf::from("/etc/cni/net.d"),
+            cni_bin_dirs: vec![PathBuf::from("/opt/cni/bin"), PathBuf::from("/usr/lib/cni")],
+            netns_dir: PathBuf::from("/run/netns"),
+            exclusive: false,
+        }
+    }
+}
+
+impl Default for ImagesConfig {
+    fn default() -> Self {
+        Self {
+            backend: ImagesBackend::Local,
+            certs_dir: PathBuf::from("/etc/hull/certs.d"),
+            pinned: Vec::new(),
+        }
+    }
+}
+
+impl Default for StreamingConfig {
+    fn default() -> Self {
+        Self { address: IpAddr::V4(Ipv4Addr::LOCALHOST), port: 0 }
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        const MINUTE: u64 = 60;
+        Self {
+            // The kubelet waits 2 minutes for CreateContainer and then asks again: a slow creation
+            // has the time of two such calls before it is given up.
+            create: Duration::from_secs(4 * MINUTE),
+            start: Duration::from_secs(MINUTE),
+            stop_extra: Duration::from_secs(MINUTE),
+            network: Duration::from_secs(2 * MINUTE),
+            exec_extra: Duration::from_secs(10),
+            runtime: Duration::from_secs(30),
+            pull_idle: Duration::from_secs(MINUTE),
+            volume: Duration::from_secs(30),
+            unclaimed: Duration::from_secs(5 * MINUTE),
+            shutdown: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Default for ContainersConfig {
+    fn default() -> Self {
+        Self { default_capabilities: CAPABILITIES.to_vec(), pids_limit: None, log_size_max: None }
+    }
+}

@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The daemon's configuration: TOML files, checked whole before anything starts.
+//!
+//! ```text
+//! /etc/hull/hull.toml            read first (or the file given on the command line)
+//! /etc/hull/conf.d/*.toml        beside it, in order of file name; a later value wins
+//!        |
+//!      parse      text to a tree whose values know file, line and column     (tree)
+//!      shape      every file by itself: known keys, right types, usable values  (section, raw)
+//!      merge      table by table; an array is replaced, not appended to
+//!      resolve    defaults, programs found in PATH, values checked against each other
+//!        |
+//!      Config     plain values; nothing downstream reads TOML
+//! ```
+//!
+//! A wrong key, type or value is refused with its place and what to write instead. Nothing is
+//! ignored: a setting that silently does not apply is an outage that happens later.
+
+mod defaults;
+mod duration;
+mod error;
+mod load;
+mod nearest;
+mod programs;
+mod raw;
+mod resolve;
+mod section;
+#[cfg(test)]
+mod tests;
+mod tree;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use oci_spec::runtime::Capability;
+
+pub use error::ConfigError;
+pub use load::DEFAULT_FILE;
+pub use programs::Programs;
+pub use tree::Place;
+
+/// Everything that can be set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// What must survive a reboot: records, images, container roots. `/var/lib/hull`.
+    pub root: PathBuf,
+    /// What need not: sockets, mounts, exit files. `/run/hull`.
+    pub run_root: PathBuf,
+    /// The unix socket of the CRI. `/run/hull/hull.sock`; `unix://` is taken off.
+    pub listen: PathBuf,
+    /// What is logged. `info`.
+    pub log_level: LogLevel,
+    /// `[runtime]`.
+    pub runtime: RuntimeConfig,
+    /// `[network]`.
+    pub network: NetworkConfig,
+    /// `[images]`.
+    pub images: ImagesConfig,
+    /// `[streaming]`.
+    pub streaming: StreamingConfig,
+    /// `[timeouts]`.
+    pub timeouts: Timeouts,
+    /// `[containers]`.
+    pub containers: ContainersConfig,
+}
+
+/// How much is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogLevel {
+    /// What failed for good.
+    Error,
+    /// What an operator should look at.
+    Warn,
+    /// One line per operation.
+    Info,
+    /// Every step.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+/// `[runtime]`: who runs containers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuntimeConfig {
+    /// The handler for pods that ask for none; always a key of `handlers`. `runc`.
+    pub default: String,
+    /// Who makes cgroups. `cgroupfs`.
+    pub cgroup_driver: CgroupDriver,
+    /// The monitor. Found in PATH, or `/usr/bin/conmon`. Verified to be a program unless every handler is a mock.
+    pub conmon: PathBuf,
+    /// `[runtime.handlers.NAME]`. Without any: runc and crun, where they are found.
+    pub handlers: BTreeMap<String, HandlerConfig>,
+}
+
+/// Who makes cgroups; told to the kubelet by RuntimeConfig.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CgroupDriver {
+    /// The daemon and the OCI runtime, by themselves.
+    Cgroupfs,
+}
+
+/// One OCI runtime.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HandlerConfig {
+    /// How to talk to it.
+    pub kind: RuntimeKind,
+    /// The program. Found in PATH by the kind's name. Empty for a mock.
+    pub path: PathBuf,
+    /// Where the runtime keeps its state; no two handlers may share it. `<run_root>/runtime/NAME`.
+    pub root: PathBuf,
+}
+
+/// Which backend drives a handler.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RuntimeKind {
+    /// runc, or something with exactly its command line.
+    Runc,
+    /// crun.
+    Crun,
+    /// In memory; runs nothing.
+    Mock,
+}
+
+/// `[network]`: who wires pods.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetworkConfig {
+    /// How. `cni`. With `mock`, namespaces are not made either.
+    pub backend: NetworkBackend,
+    /// Where network configurations are. `/etc/cni/net.d`.
+    pub cni_conf_dir: PathBuf,
+    /// Where plugins are, searched in order. `/opt/cni/bin`, `/usr/lib/cni`.
+    pub cni_bin_dirs: Vec<PathBuf>,
+    /// Where network namespaces are pinned. `/run/netns`.
+    pub netns_dir: PathBuf,
+    /// Whether no other program attaches to these networks: only then is CNI's GC verb used. `false`.
+    pub exclusive: bool,
+}
+
+/// How pods are wired.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NetworkBackend {
+    /// CNI plugins.
+    Cni,
+    /// In memory.
+    Mock,
+}
+
+/// `[images]`: where images come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImagesConfig {
+    /// Where they are kept. `local`.
+    pub backend: ImagesBackend,
+    /// Certificates and mirrors, one directory per registry. `/etc/hull/certs.d`.
+    pub certs_dir: PathBuf,
+    /// Names that the kubelet must not collect; `*` at the end stands for anything. Empty.
+    pub pinned: Vec<String>,
+}
+
+/// Where images are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImagesBackend {
+    /// Under `root`.
+    Local,
+    /// In memory.
+    Mock,
+}
+
+/// `[streaming]`: where exec, attach and port-forward are served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamingConfig {
+    /// The address to listen on. `127.0.0.1`.
+    pub address: IpAddr,
+    /// The TCP port; 0 takes a free one. `0`.
+    pub port: u16,
+}
+
+/// `[timeouts]`: after how long a step that hangs has failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Making a container: monitor and runtime together. `4m`.
+    pub create: Duration,
+    /// The runtime's `start`. `1m`.
+    pub start: Duration,
+    /// How long, after its grace period and SIGKILL, a container may take to die. `1m`.
+    pub stop_extra: Duration,
+    /// One CNI operation on one pod. `2m`.
+    pub network: Duration,
+    /// How long, beyond its own timeout, an exec may take to be cleaned up. `10s`.
+    pub exec_extra: Duration,
+    /// Any other single call of the runtime (`state`, `kill`, `delete`, `update`). `30s`.
+    pub runtime: Duration,
+    /// A registry that sends nothing. `1m`.
+    pub pull_idle: Duration,
+    /// Mounting and looking at volumes: a hung file server shows here. `30s`.
+    pub volume: Duration,
+    /// How long a result that its caller did not wait for is kept for the next call. `5m`.
+    pub unclaimed: Duration,
+    /// How long the daemon's own end may take. `10s`.
+    pub shutdown: Duration,
+}
+
+/// `[containers]`: what containers get unless they ask for something else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainersConfig {
+    /// Capabilities before a container's own adds and drops.
+    pub default_capabilities: Vec<Capability>,
+    /// The most processes of one container; `None`: no limit of its own (the kubelet limits the pod). Not set.
+    pub pids_limit: Option<u32>,
+    /// Bytes after which the monitor starts a log file anew; `None`: never, the kubelet rotates. Not set.
+    pub log_size_max: Option<u64>,
+}
+
+// === impl LogLevel ===
+
+impl LogLevel {
+    /// The word for a log filter.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+// === impl RuntimeKind ===
+
+impl RuntimeKind {
+    /// The word in the file, and the program's usual name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Runc => "runc",
+            Self::Crun => "crun",
+            Self::Mock => "mock",
+        }
+    }
+}

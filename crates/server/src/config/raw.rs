@@ -1,0 +1,290 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the files say, key by key, before defaults: the list of every key there is.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use oci_spec::runtime::Capability;
+
+use super::section::{Found, Section};
+use super::tree::{Place, Table};
+use super::{CgroupDriver, ConfigError, ImagesBackend, LogLevel, NetworkBackend, RuntimeKind};
+use crate::spec::capabilities;
+
+/// What is written for a key, if anything is.
+pub(super) type Given<T> = Option<Found<T>>;
+
+/// Every key.
+#[derive(Debug)]
+pub(super) struct Raw {
+    pub(super) root: Given<PathBuf>,
+    pub(super) run_root: Given<PathBuf>,
+    pub(super) listen: Given<PathBuf>,
+    pub(super) log_level: Given<LogLevel>,
+    pub(super) runtime: RawRuntime,
+    pub(super) network: RawNetwork,
+    pub(super) images: RawImages,
+    pub(super) address: Given<IpAddr>,
+    pub(super) port: Given<u16>,
+    pub(super) timeouts: Vec<(&'static str, Duration)>,
+    pub(super) default_capabilities: Given<Vec<Capability>>,
+    pub(super) pids_limit: Given<Option<u32>>,
+    pub(super) log_size_max: Given<Option<u64>>,
+}
+
+/// `[runtime]`.
+#[derive(Debug)]
+pub(super) struct RawRuntime {
+    pub(super) default: Given<String>,
+    pub(super) cgroup_driver: Given<CgroupDriver>,
+    pub(super) conmon: Given<PathBuf>,
+    pub(super) handlers: BTreeMap<String, RawHandler>,
+}
+
+/// `[runtime.handlers.NAME]`.
+#[derive(Debug)]
+pub(super) struct RawHandler {
+    pub(super) place: Place,
+    pub(super) kind: Given<RuntimeKind>,
+    pub(super) path: Given<PathBuf>,
+    pub(super) root: Given<PathBuf>,
+}
+
+/// `[network]`.
+#[derive(Debug)]
+pub(super) struct RawNetwork {
+    pub(super) backend: Given<NetworkBackend>,
+    pub(super) cni_conf_dir: Given<PathBuf>,
+    pub(super) cni_bin_dirs: Given<Vec<PathBuf>>,
+    pub(super) netns_dir: Given<PathBuf>,
+    pub(super) exclusive: Given<bool>,
+}
+
+/// `[images]`.
+#[derive(Debug)]
+pub(super) struct RawImages {
+    pub(super) backend: Given<ImagesBackend>,
+    pub(super) certs_dir: Given<PathBuf>,
+    pub(super) pinned: Given<Vec<String>>,
+}
+
+const TOP: [&str; 10] = [
+    "root",
+    "run_root",
+    "listen",
+    "log_level",
+    "runtime",
+    "network",
+    "images",
+    "streaming",
+    "timeouts",
+    "containers",
+];
+
+const TIMEOUTS: [&str; 10] = [
+    "create",
+    "start",
+    "stop_extra",
+    "network",
+    "exec_extra",
+    "runtime",
+    "pull_idle",
+    "volume",
+    "unclaimed",
+    "shutdown",
+];
+
+/// Reads a whole tree: one file, or all of them merged.
+pub(super) fn read(table: &Table) -> Result<Raw, ConfigError> {
+    let top = Section::top(table);
+    top.only(&TOP)?;
+    let streaming = top.section("streaming")?;
+    streaming.only(&["address", "port"])?;
+    let containers = top.section("containers")?;
+    containers.only(&["default_capabilities", "pids_limit", "log_size_max"])?;
+    Ok(Raw {
+        root: top.path("root")?,
+        run_root: top.path("run_root")?,
+        listen: listen(&top)?,
+        log_level: top.word("log_level", &LOG_LEVELS)?,
+        runtime: runtime(&top.section("runtime")?)?,
+        network: network(&top.section("network")?)?,
+        images: images(&top.section("images")?)?,
+        address: address(&streaming)?,
+        port: streaming
+            .integer("port", "a TCP port is 0 (any free one) to 65535", |port| u16::try_from(port).ok())?,
+        timeouts: timeouts(&top.section("timeouts")?)?,
+        default_capabilities: default_capabilities(&containers)?,
+        pids_limit: containers.integer("pids_limit", PIDS_LIMIT, |limit| match limit {
+            -1 => Some(None),
+            _ => u32::try_from(limit).ok().filter(|limit| *limit > 0).map(Some),
+        })?,
+        log_size_max: containers.integer("log_size_max", LOG_SIZE, |size| match size {
+            -1 => Some(None),
+            _ => u64::try_from(size).ok().filter(|size| *size >= LOG_SIZE_LEAST).map(Some),
+        })?,
+    })
+}
+
+const LOG_LEVELS: [(&str, LogLevel); 5] = [
+    ("error", LogLevel::Error),
+    ("warn", LogLevel::Warn),
+    ("info", LogLevel::Info),
+    ("debug", LogLevel::Debug),
+    ("trace", LogLevel::Trace),
+];
+
+const PIDS_LIMIT: &str = "must be at least 1, or -1 for no limit";
+/// A log smaller than the monitor's buffer would be cut at every write.
+const LOG_SIZE_LEAST: u64 = 8192;
+const LOG_SIZE: &str = "must be at least 8192 bytes, or -1 for no limit";
+
+fn listen(top: &Section<'_>) -> Result<Given<PathBuf>, ConfigError> {
+    /// `sun_path` is 108 bytes with the closing zero (unix(7)).
+    const LONGEST: usize = 107;
+    let Some(mut text) = top.string("listen")? else { return Ok(None) };
+    let shown = text.clone();
+    if let Some(path) = text.value.strip_prefix("unix://") {
+        text.value = path.to_owned();
+    } else if let Some((scheme, _)) = text.value.split_once("://") {
+        let problem = format!("{scheme} is not served; the CRI listens on a unix socket: \"unix:///path\"");
+        return Err(top.quoted("listen", &shown, problem));
+    }
+    let path = super::section::clean_path(&text.value).map_err(|it| top.quoted("listen", &shown, it))?;
+    if path.as_os_str().len() > LONGEST {
+        return Err(top.quoted("listen", &shown, "a socket's path is at most 107 bytes long"));
+    }
+    Ok(Some(Found { value: path, place: text.place }))
+}
+
+fn runtime(section: &Section<'_>) -> Result<RawRuntime, ConfigError> {
+    section.only(&["default", "cgroup_driver", "conmon", "handlers"])?;
+    let driver = section.word("cgroup_driver", &[("cgroupfs", true), ("systemd", false)])?;
+    let cgroup_driver = match driver {
+        Some(Found { value: false, place }) => return Err(section.bad("cgroup_driver", &place, NO_SYSTEMD)),
+        Some(Found { place, .. }) => Some(Found { value: CgroupDriver::Cgroupfs, place }),
+        None => None,
+    };
+    let mut handlers = BTreeMap::new();
+    for (name, place, handler) in section.section("handlers")?.sections()? {
+        if let Err(problem) = handler_name(name) {
+            let at = place.clone();
+            return Err(ConfigError::BadValue { at, key: "runtime.handlers".to_owned(), problem });
+        }
+        handlers.insert(name.to_owned(), raw_handler(place, &handler)?);
+    }
+    Ok(RawRuntime {
+        default: section.string("default")?,
+        cgroup_driver,
+        conmon: section.path("conmon")?,
+        handlers,
+    })
+}
+
+const NO_SYSTEMD: &str = "= \"systemd\" is not supported yet: use \"cgroupfs\" here, and cgroupDriver: cgroupfs \
+     in the kubelet's configuration where it does not ask the runtime";
+
+/// The name becomes a directory and a Kubernetes handler name (RFC 1123 label).
+fn handler_name(name: &str) -> Result<(), String> {
+    let fine = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
+    if name.is_empty() || name.len() > 63 || !name.chars().all(fine) || name.starts_with(['-', '.']) {
+        return Err(format!(
+            "has a handler named {name:?}: a name is 1 to 63 of a-z, 0-9, \"-\" and \".\", and begins with a letter or digit"
+        ));
+    }
+    Ok(())
+}
+
+fn raw_handler(place: &Place, section: &Section<'_>) -> Result<RawHandler, ConfigError> {
+    const KINDS: [(&str, RuntimeKind); 3] =
+        [("runc", RuntimeKind::Runc), ("crun", RuntimeKind::Crun), ("mock", RuntimeKind::Mock)];
+    section.only(&["kind", "path", "root"])?;
+    Ok(RawHandler {
+        place: place.clone(),
+        kind: section.word("kind", &KINDS)?,
+        path: section.path("path")?,
+        root: section.path("root")?,
+    })
+}
+
+fn network(section: &Section<'_>) -> Result<RawNetwork, ConfigError> {
+    section.only(&["backend", "cni_conf_dir", "cni_bin_dirs", "netns_dir", "exclusive"])?;
+    let words =
+        [("cni", Some(NetworkBackend::Cni)), ("bridge", None), ("mock", Some(NetworkBackend::Mock))];
+    let backend = match section.word("backend", &words)? {
+        None => None,
+        Some(Found { value: Some(value), place }) => Some(Found { value, place }),
+        Some(Found { value: None, place }) => {
+            let problem = "= \"bridge\" is not supported yet: use \"cni\" with the bridge plugin";
+            return Err(section.bad("backend", &place, problem));
+        }
+    };
+    Ok(RawNetwork {
+        backend,
+        cni_conf_dir: section.path("cni_conf_dir")?,
+        cni_bin_dirs: section.paths("cni_bin_dirs")?,
+        netns_dir: section.path("netns_dir")?,
+        exclusive: section.boolean("exclusive")?,
+    })
+}
+
+fn images(section: &Section<'_>) -> Result<RawImages, ConfigError> {
+    section.only(&["backend", "certs_dir", "pinned"])?;
+    let pinned = match section.strings("pinned")? {
+        None => None,
+        Some(Found { value, place }) => {
+            for name in &value {
+                let star = name.value.find('*').is_some_and(|at| at + 1 != name.value.len());
+                if name.value.is_empty() || star {
+                    let problem = "must be an image name, with \"*\" at most at its end";
+                    return Err(section.quoted("pinned", name, problem));
+                }
+            }
+            Some(Found { value: value.into_iter().map(|name| name.value).collect(), place })
+        }
+    };
+    Ok(RawImages {
+        backend: section
+            .word("backend", &[("local", ImagesBackend::Local), ("mock", ImagesBackend::Mock)])?,
+        certs_dir: section.path("certs_dir")?,
+        pinned,
+    })
+}
+
+fn address(section: &Section<'_>) -> Result<Given<IpAddr>, ConfigError> {
+    let Some(text) = section.string("address")? else { return Ok(None) };
+    match text.value.parse() {
+        Ok(value) => Ok(Some(Found { value, place: text.place })),
+        Err(_) => Err(section.quoted("address", &text, "must be an IP address, such as \"127.0.0.1\"")),
+    }
+}
+
+fn timeouts(section: &Section<'_>) -> Result<Vec<(&'static str, Duration)>, ConfigError> {
+    section.only(&TIMEOUTS)?;
+    let mut given = Vec::new();
+    for key in TIMEOUTS {
+        if let Some(found) = section.duration(key)? {
+            given.push((key, found.value));
+        }
+    }
+    Ok(given)
+}
+
+fn default_capabilities(section: &Section<'_>) -> Result<Given<Vec<Capability>>, ConfigError> {
+    const KEY: &str = "default_capabilities";
+    let Some(names) = section.strings(KEY)? else { return Ok(None) };
+    let mut parsed = Vec::new();
+    for name in &names.value {
+        match capabilities::parse(&name.value) {
+            Some(capability) if !parsed.contains(&capability) => parsed.push(capability),
+            Some(_) => {}
+            None => {
+                let problem = "is not a capability; write names such as \"CHOWN\" or \"CAP_CHOWN\"";
+                return Err(section.quoted(KEY, name, problem));
+            }
+        }
+    }
+    Ok(Some(Found { value: parsed, place: names.place }))
+}

@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0
+//! CreateContainer: admission by key. What is made, and how, is in [`super::make`].
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use hull_cri_api::v1;
+use hull_image_store::Image;
+
+use crate::container::{make, remove, request};
+use crate::context::Context;
+use crate::error::{Error, Result};
+use crate::id;
+use crate::model::{ContainerKey, ContainerMeta, ContainerPhase, ContainerStatus};
+use crate::operation::{Admission, Operation, Waiter};
+use crate::sandbox::{request::invalid, run::log_directory};
+use crate::store::{Container, Found, Sandbox};
+
+const RPC: &str = "CreateContainer";
+
+/// Creates a container, or finds the one that this very request already made; returns its id.
+pub(crate) async fn create(ctx: &Context, request: v1::CreateContainerRequest) -> Result<String> {
+    let config = request.config.ok_or_else(|| invalid(RPC, "config", "is missing"))?;
+    request::validate(&config)?;
+    let sandbox = ctx
+        .store
+        .sandbox(&request.pod_sandbox_id)?
+        .ok_or_else(|| Error::NotFound { kind: "pod sandbox", id: request.pod_sandbox_id.clone() })?;
+    let metadata = config.metadata.clone().unwrap_or_default();
+    let key = ContainerKey { sandbox_id: sandbox.id().to_owned(), name: metadata.name, attempt: metadata.attempt };
+    let fingerprint = request::fingerprint(&config);
+    undo_lower_attempts(ctx, &key).await?;
+    loop {
+        admission_is_open(&sandbox)?;
+        let meta = plan(ctx, &sandbox, &config)?;
+        let found = ctx.store.admit_container(&key, &fingerprint, || {
+            Container::new(meta, fingerprint.clone(), ContainerStatus::creating())
+        });
+        match found {
+            Found::New(container, Admission::Run(operation)) => {
+                let waiter = operation.waiter();
+                spawn(ctx, &sandbox, container.clone(), operation);
+                return tell(ctx, container, waiter).await;
+            }
+            Found::New(_, _) => return Err(Error::Lost { operation: RPC, id: key.name }),
+            Found::Busy(container, Admission::Join(operation)) => {
+                let waiter = operation.waiter();
+                return tell(ctx, container, waiter).await;
+            }
+            Found::Busy(_, Admission::Cancel(operation)) => {
+                operation.cancel();
+                let _ = operation.ended().await;
+            }
+            Found::Busy(
+                _,
+                Admission::Wait(operation)
+                | Admission::Shorten(operation)
+                | Admission::Refuse(operation)
+                | Admission::Run(operation),
+            ) => {
+                let _ = operation.ended().await;
+            }
+            Found::Idle(container) => {
+                if let Some(id) = settle(ctx, &container, &fingerprint).await? {
+                    return Ok(id);
+                }
+            }
+        }
+    }
+}
+
+fn admission_is_open(sandbox: &Sandbox) -> Result<()> {
+    if sandbox.is_ready() {
+        return Ok(());
+    }
+    Err(Error::FailedPrecondition {
+        operation: RPC,
+        id: sandbox.id().to_owned(),
+        problem: "the pod sandbox is not ready: it is stopping or stopped".to_owned(),
+    })
+}
+
+/// A higher attempt means that the kubelet has given up on lower ones that it never heard of.
+async fn undo_lower_attempts(ctx: &Context, key: &ContainerKey) -> Result<()> {
+    for container in ctx.store.containers_of(&key.sandbox_id) {
+        let other = container.meta.key();
+        if other.name == key.name && other.attempt < key.attempt && !container.status().claimed {
+            remove::remove_object(ctx, &container).await?;
+        }
+    }
+    Ok(())
+}
+
+/// What to do with a finished container that has the key: its id, or `None` to ask again.
+async fn settle(ctx: &Context, container: &Arc<Container>, fingerprint: &str) -> Result<Option<String>> {
+    let status = container.status();
+    let alive = matches!(status.phase, ContainerPhase::Created | ContainerPhase::Running);
+    if alive && container.fingerprint == fingerprint {
+        if !status.claimed {
+            claim(ctx, container).await?;
+        }
+        return Ok(Some(container.id().to_owned()));
+    }
+    if !status.claimed {
+        remove::remove_object(ctx, container).await?;
+        return Ok(None);
+    }
+    let key = container.meta.key();
+    Err(Error::AlreadyExists {
+        operation: RPC,
+        name: format!("container {} (attempt {}) of pod sandbox {}", key.name, key.attempt, key.sandbox_id),
+        id: container.id().to_owned(),
+        detail: if alive { "made from another configuration" } else { "it has exited" }.to_owned()
+            + "; remove it, or use a higher attempt",
+    })
+}
+
+/// Waits for the outcome and tells the caller. A caller that leaves before makes the container unclaimed.
+async fn tell(ctx: &Context, container: Arc<Container>, waiter: Waiter) -> Result<String> {
+    let guard = Untold { ctx: ctx.clone(), container: container.clone(), waiter: Some(waiter) };
+    if let Some(waiter) = &guard.waiter {
+        waiter.outcome().await.map_err(Error::Shared)?;
+        if !container.status().claimed {
+            claim(ctx, &container).await?;
+        }
+        waiter.deliver();
+    }
+    Ok(container.id().to_owned())
+}
+
+/// In a task of its own: a caller that leaves does not tear the write apart from its publication.
+pub(crate) async fn claim(ctx: &Context, container: &Arc<Container>) -> Result<()> {
+    let (ctx, container_) = (ctx.clone(), container.clone());
+    let claimed = ctx.tasks.clone().spawn(async move { ctx.change_container(&container_, |s| s.claimed = true).await });
+    claimed.await.unwrap_or_else(|_| Err(Error::Lost { operation: RPC, id: container.id().to_owned() }))
+}
+
+struct Untold {
+    ctx: Context,
+    container: Arc<Container>,
+    waiter: Option<Waiter>,
+}
+
+impl Drop for Untold {
+    fn drop(&mut self) {
+        let Some(waiter) = self.waiter.take() else { return };
+        let operation = waiter.operation().clone();
+        drop(waiter);
+        if operation.ended_well_untold() {
+            unclaim(&self.ctx, &self.container);
+        }
+    }
+}
+
+/// Hides a container whose id reached nobody: a visible one in state CREATED would make the kubelet
+/// create the next attempt.
+pub(crate) fn unclaim(ctx: &Context, container: &Arc<Container>) {
+    let (ctx_, container) = (ctx.clone(), container.clone());
+    ctx.tasks.spawn(async move {
+        if let Err(error) = ctx_.change_container(&container, |status| status.claimed = false).await {
+            tracing::warn!(container = container.id(), error = %crate::error::chain(&error), "cannot hide an unclaimed container");
+        }
+        expire(&ctx_, &container);
+    });
+}
+
+/// Undoes an unclaimed container when its time is over.
+pub(crate) fn expire(ctx: &Context, container: &Arc<Container>) {
+    let (ctx_, container) = (ctx.clone(), container.clone());
+    ctx.tasks.spawn(async move {
+        tokio::select! {
+            () = ctx_.shutdown.cancelled() => return,
+            () = tokio::time::sleep(ctx_.config.timeouts.unclaimed) => {}
+        }
+        if !container.status().claimed {
+            tracing::info!(container = container.id(), "nobody asked for it again: undoing it");
+            let _ = remove::remove_object(&ctx_, &container).await;
+        }
+    });
+}
+
+/// What never changes of the new container.
+fn plan(ctx: &Context, sandbox: &Sandbox, config: &v1::ContainerConfig) -> Result<ContainerMeta> {
+    let id = id::new_id()?;
+    let wanted = config.image.as_ref().map_or("", |image| image.image.as_str());
+    let image = ctx.images.find(wanted)?.ok_or_else(|| Error::NotFound { kind: "image", id: wanted.to_owned() })?;
+    let log_path = request::log_path(&log_directory(ctx, &sandbox.meta), &config.log_path, &id)?;
+    let cgroup = sandbox.meta.cgroup_parent.join(format!("hull-{id}"));
+    Ok(ContainerMeta {
+        sandbox_id: sandbox.id().to_owned(),
+        handler: sandbox.meta.handler.clone(),
+        config: config.clone(),
+        created_at: SystemTime::now(),
+        image_name: image.repo_tags.first().cloned().unwrap_or_else(|| wanted.to_owned()),
+        image_ref: image_ref(&image),
+        image_id: image.id.clone(),
+        log_path,
+        monitor_cgroup: sandbox.meta.cgroup_parent.join(format!("hull-conmon-{id}")),
+        cgroup: PathBuf::from(&cgroup),
+        stop_signal: request::stop_signal(config, &image.config)?,
+        id,
+    })
+}
+
+fn image_ref(image: &Image) -> String {
+    image.repo_digests.first().cloned().unwrap_or_else(|| image.id.clone())
+}
+
+fn spawn(ctx: &Context, sandbox: &Arc<Sandbox>, container: Arc<Container>, operation: Arc<Operation>) {
+    let body = make::make_or_undo(ctx.clone(), sandbox.clone(), container.clone(), operation.clone());
+    let (ctx_, operation_) = (ctx.clone(), operation.clone());
+    ctx.spawn_operation(operation, body, move |outcome| {
+        let made = outcome.is_ok();
+        container.slot.finish(&operation_, outcome);
+        if made && operation_.ended_well_untold() {
+            unclaim(&ctx_, &container);
+        }
+    });
+}

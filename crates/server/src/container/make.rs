@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Making a container, stage by stage.
+//!
+//! ```text
+//! record -> files -> root -> user -> spec -> cgroups -> monitor (runtime create) -> created
+//!    |____________ any failure: teardown of everything, by id ____________________|
+//! ```
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hull_conmon_client::Stdio;
+use hull_cri_api::v1;
+use hull_failpoint::failpoint;
+use hull_image_store::{Image, RootRequest};
+use oci_spec::runtime::Spec;
+
+use crate::container::{teardown, watch};
+use crate::context::{Context, Handler};
+use crate::error::{Error, Result};
+use crate::layout::make_dir;
+use crate::model::{ContainerMeta, ContainerPhase, User};
+use crate::operation::Operation;
+use crate::records::blocking;
+use crate::spec::{self, HandlerFacts, PodFiles, SpecInput};
+use crate::store::{Container, Sandbox};
+
+const RPC: &str = "CreateContainer";
+/// Stages that touch only the local disk and kernel.
+const LOCAL: Duration = Duration::from_secs(60);
+
+pub(crate) async fn make_or_undo(
+    ctx: Context,
+    sandbox: Arc<Sandbox>,
+    container: Arc<Container>,
+    operation: Arc<Operation>,
+) -> Result<()> {
+    let result = make(&ctx, &sandbox, &container, &operation).await;
+    if let Err(error) = result {
+        let undo = operation.mark("undo", teardown::everything(&ctx, &container.meta)).await;
+        ctx.store.drop_container(&container);
+        if let Err(undo) = undo {
+            // The record stays: the next start tries again.
+            tracing::warn!(container = container.id(), error = %crate::error::chain(&undo), "undo is not complete");
+        }
+        return Err(error);
+    }
+    Ok(())
+}
+
+async fn make(ctx: &Context, sandbox: &Arc<Sandbox>, container: &Arc<Container>, operation: &Operation) -> Result<()> {
+    let meta = &container.meta;
+    let mut status = (*container.status()).clone();
+    let (_, handler) = ctx.handler(RPC, &meta.handler)?;
+    let image = ctx.images.find(&meta.image_id)?.ok_or_else(|| Error::NotFound { kind: "image", id: meta.image_name.clone() })?;
+
+    let record = ctx.container_record(container, &status);
+    operation.stage("container.create.record", LOCAL, ctx.records.put_container(record)).await?;
+    operation.stage("container.create.files", LOCAL, files(ctx, meta)).await?;
+    let root = RootRequest { image_id: image.id.clone(), dir: ctx.layout.container_dir(&meta.id) };
+    let rootfs = operation.stage("container.create.root", LOCAL, ctx.images.prepare_root(&root)).await?;
+    let volumes = ctx.config.timeouts.volume;
+    let made = operation.stage("container.create.spec", volumes, spec_of(ctx, sandbox, meta, image, rootfs)).await?;
+    status.user = Some(made.user);
+    operation.stage("container.create.bundle", LOCAL, write_bundle(ctx, meta, made.spec)).await?;
+    operation.stage("container.create.cgroups", LOCAL, cgroups(ctx, meta)).await?;
+    let deadline = ctx.config.timeouts.create;
+    let create = monitor_request(ctx, meta, handler, deadline);
+    // The monitor ends what it started by itself at the deadline; ours is the backstop.
+    let backstop = deadline + Duration::from_secs(15);
+    status.monitored =
+        Some(operation.stage("container.create.monitor", backstop, handler.monitor.create(&create)).await?);
+    status.phase = ContainerPhase::Created;
+    operation
+        .stage("container.create.created", LOCAL, async {
+            if !sandbox.is_ready() {
+                return Err(Error::FailedPrecondition {
+                    operation: RPC,
+                    id: sandbox.id().to_owned(),
+                    problem: "the pod sandbox began to stop".to_owned(),
+                });
+            }
+            ctx.change_container(container, |current| {
+                status.claimed = operation.has_waiters();
+                *current = status;
+            })
+            .await
+        })
+        .await?;
+    watch::spawn(ctx, container);
+    Ok(())
+}
+
+async fn files(ctx: &Context, meta: &ContainerMeta) -> Result<()> {
+    let bundle = ctx.layout.container_dir(&meta.id);
+    let run = ctx.layout.container_run_dir(&meta.id);
+    let logs = meta.log_path.parent().map(Path::to_path_buf);
+    blocking(move || {
+        let io = |path: &Path| {
+            let context = format!("make directory {}", path.display());
+            move |e| Error::io(context, e)
+        };
+        failpoint!("container.files.mkdir").map_err(io(&bundle))?;
+        make_dir(&bundle, 0o711).map_err(io(&bundle))?;
+        make_dir(&run, 0o711).map_err(io(&run))?;
+        match logs {
+            Some(logs) => make_dir(&logs, 0o755).map_err(io(&logs)),
+            None => Ok(()),
+        }
+    })
+    .await
+}
+
+struct Made {
+    spec: Spec,
+    user: User,
+}
+
+/// Everything the spec needs from the node, then the spec. The volumes' paths are looked at on a
+/// blocking thread: a dead file server costs this operation its deadline, and nobody else anything.
+async fn spec_of(ctx: &Context, sandbox: &Arc<Sandbox>, meta: &ContainerMeta, image: Arc<Image>, rootfs: PathBuf) -> Result<Made> {
+    let join_pid = join_pid(ctx, sandbox, meta)?;
+    let (ctx, sandbox, meta) = (ctx.clone(), sandbox.clone(), meta.clone());
+    blocking(move || {
+        let facts = ctx.node.facts();
+        let handler = HandlerFacts::default();
+        let config = &meta.config;
+        let want = spec::UserRequest::new(config, &image.config)?;
+        let user = spec::resolve_user(&rootfs, want)?;
+        let mounts = spec::resolve_mounts(&config.mounts, facts, &handler)?;
+        let privileged =
+            config.linux.as_ref().and_then(|linux| linux.security_context.as_ref()).is_some_and(|context| context.privileged);
+        let devices = spec::resolve_devices(&config.devices, privileged)?;
+        let profile = match spec::seccomp::localhost_path(config)? {
+            Some(path) => Some(spec::seccomp::load_localhost(&path)?),
+            None => None,
+        };
+        let pod = sandbox.status();
+        let spec = spec::generate(&SpecInput {
+            container: config,
+            sandbox: &sandbox.meta.config,
+            image: &image.config,
+            container_id: &meta.id,
+            sandbox_id: sandbox.id(),
+            rootfs: &rootfs,
+            namespaces: &pod.namespaces,
+            files: &pod_files(&ctx, &sandbox),
+            hostname: &sandbox.meta.hostname,
+            join_pid,
+            user: &user,
+            cgroups_path: &meta.cgroup,
+            mounts: &mounts,
+            devices: &devices,
+            seccomp_localhost: profile.as_ref(),
+            default_capabilities: &ctx.config.containers.default_capabilities,
+            pids_limit: ctx.config.containers.pids_limit,
+            facts,
+            handler: &handler,
+        })?;
+        let user = User {
+            uid: user.uid.into(),
+            gid: user.gid.into(),
+            supplemental_groups: user.groups.iter().copied().map(i64::from).collect(),
+        };
+        Ok::<_, Error>(Made { spec, user })
+    })
+    .await
+}
+
+/// The process whose pid namespace the container joins.
+fn join_pid(ctx: &Context, sandbox: &Sandbox, meta: &ContainerMeta) -> Result<Option<i32>> {
+    use spec::namespaces::{PidNamespace, pid_namespace};
+    match pid_namespace(&meta.config, &sandbox.meta.config)? {
+        PidNamespace::Container | PidNamespace::Host => Ok(None),
+        PidNamespace::Pod => {
+            let pause = sandbox.status().pause.as_ref().map(|pause| pause.process.pid);
+            pause.map(Some).ok_or_else(|| Error::FailedPrecondition {
+                operation: RPC,
+                id: sandbox.id().to_owned(),
+                problem: "the pod's shared pid namespace has ended".to_owned(),
+            })
+        }
+        PidNamespace::Target(id) => {
+            let target = ctx.store.container(&id)?.filter(|target| target.meta.sandbox_id == meta.sandbox_id);
+            let target = target.ok_or_else(|| Error::NotFound { kind: "target container in this pod", id: id.clone() })?;
+            let status = target.status();
+            let running = status.phase == ContainerPhase::Running;
+            let pid = status.monitored.as_ref().filter(|_| running).map(|monitored| monitored.process.pid);
+            pid.map(Some).ok_or_else(|| Error::FailedPrecondition {
+                operation: RPC,
+                id,
+                problem: "the target container is not running".to_owned(),
+            })
+        }
+    }
+}
+
+fn pod_files(ctx: &Context, sandbox: &Sandbox) -> PodFiles {
+    let options = sandbox.meta.namespace_options();
+    let host_ipc = options.ipc == v1::NamespaceMode::Node as i32;
+    let hosts = PathBuf::from("/etc/hosts");
+    PodFiles {
+        resolv_conf: Some(ctx.layout.resolv_conf(sandbox.id())),
+        hostname: Some(ctx.layout.hostname(sandbox.id())),
+        hosts: (sandbox.meta.host_network() && hosts.exists()).then_some(hosts),
+        shm: Some(if host_ipc { PathBuf::from("/dev/shm") } else { ctx.layout.shm(sandbox.id()) }),
+    }
+}
+
+async fn write_bundle(ctx: &Context, meta: &ContainerMeta, spec: Spec) -> Result<()> {
+    let path = ctx.layout.container_dir(&meta.id).join("config.json");
+    blocking(move || {
+        let context = || format!("write {}", path.display());
+        failpoint!("container.bundle.write").map_err(|e| Error::io(context(), e))?;
+        let bytes = serde_json::to_vec(&spec).map_err(|e| Error::io(context(), e.into()))?;
+        std::fs::write(&path, bytes).map_err(|e| Error::io(context(), e))
+    })
+    .await
+}
+
+/// The pod's cgroup may have been removed behind our back; the container's own is the runtime's to make.
+async fn cgroups(ctx: &Context, meta: &ContainerMeta) -> Result<()> {
+    ctx.node.create_cgroup(&meta.monitor_cgroup).await.map(|_| ())
+}
+
+fn monitor_request(ctx: &Context, meta: &ContainerMeta, handler: &Handler, deadline: Duration) -> hull_conmon_client::CreateRequest {
+    let command = handler.runtime.create_command(&hull_oci_runtime::CreateRequest {
+        id: meta.id.clone(),
+        bundle: ctx.layout.container_dir(&meta.id),
+        systemd_cgroup: false,
+    });
+    hull_conmon_client::CreateRequest {
+        command,
+        name: meta.config.metadata.as_ref().map_or_else(String::new, |metadata| metadata.name.clone()),
+        state_dir: ctx.layout.container_run_dir(&meta.id),
+        log_path: Some(meta.log_path.clone()),
+        stdio: Stdio { terminal: meta.config.tty, stdin: meta.config.stdin, stdin_once: meta.config.stdin_once },
+        monitor_cgroup: Some(meta.monitor_cgroup.clone()),
+        deadline,
+    }
+}
+

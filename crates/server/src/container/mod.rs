@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Containers, one file per verb.
+
+pub(crate) mod create;
+pub(crate) mod exec_sync;
+pub(crate) mod list;
+pub(crate) mod make;
+pub(crate) mod remove;
+pub(crate) mod reopen_log;
+pub(crate) mod request;
+pub(crate) mod start;
+pub(crate) mod stats;
+pub(crate) mod status;
+pub(crate) mod stop;
+pub(crate) mod teardown;
+pub(crate) mod watch;

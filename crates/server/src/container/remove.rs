@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+//! RemoveContainer: stop it without patience, take everything away.
+//!
+//! Idempotent, also for an unknown id, as the CRI demands of it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::container::{stop, teardown};
+use crate::context::Context;
+use crate::error::{Error, Result};
+use crate::model::ContainerPhase;
+use crate::operation::{Admission, OpKind, Operation};
+use crate::store::Container;
+
+/// Removes a container, also a running one.
+pub(crate) async fn remove(ctx: &Context, id: &str) -> Result<()> {
+    match ctx.store.container(id)? {
+        Some(container) => remove_object(ctx, &container).await,
+        None => Ok(()),
+    }
+}
+
+/// Removes a container that may also still be in creation.
+pub(crate) async fn remove_object(ctx: &Context, container: &Arc<Container>) -> Result<()> {
+    loop {
+        match container.slot.admit(OpKind::RemoveContainer, container.id(), "") {
+            Admission::Run(operation) => {
+                if container.status().phase == ContainerPhase::Creating {
+                    // Its creation was undone while we asked.
+                    container.slot.finish(&operation, Ok(()));
+                    return Ok(());
+                }
+                operation.shorten(Instant::now());
+                let waiter = operation.waiter();
+                spawn(ctx, container.clone(), operation);
+                return waiter.outcome().await.map_err(Error::Shared);
+            }
+            Admission::Join(operation) => return operation.ended().await.map_err(Error::Shared),
+            Admission::Cancel(operation) => {
+                operation.cancel();
+                let _ = operation.ended().await;
+            }
+            Admission::Shorten(operation) => {
+                operation.shorten(Instant::now());
+                let _ = operation.ended().await;
+            }
+            Admission::Wait(operation) | Admission::Refuse(operation) => {
+                let _ = operation.ended().await;
+            }
+        }
+    }
+}
+
+fn spawn(ctx: &Context, container: Arc<Container>, operation: Arc<Operation>) {
+    let (ctx_, container_, operation_) = (ctx.clone(), container.clone(), operation.clone());
+    let body = async move {
+        stop::run(&ctx_, &container_, &operation_).await?;
+        operation_.mark("container.remove.everything", teardown::everything(&ctx_, &container_.meta)).await?;
+        ctx_.store.drop_container(&container_);
+        Ok(())
+    };
+    let ended = operation.clone();
+    ctx.spawn_operation(operation, body, move |outcome| container.slot.finish(&ended, outcome));
+}

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+//! StartContainer: created -> running.
+//!
+//! A runtime that fails to start the process leaves the container exited with code 128 and reason
+//! `StartError`, so that the kubelet sees why.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use hull_oci_runtime::{Exit, ExitSource, KillRequest, KillTarget};
+
+use crate::container::create;
+use crate::context::Context;
+use crate::error::{Error, Result, chain};
+use crate::model::{ContainerPhase, StartFailure};
+use crate::operation::{Admission, OpKind, Operation};
+use crate::store::Container;
+
+const RPC: &str = "StartContainer";
+const LOCAL: Duration = Duration::from_secs(60);
+
+/// Starts a created container.
+pub(crate) async fn start(ctx: &Context, id: &str) -> Result<()> {
+    let container = ctx.store.container(id)?.ok_or_else(|| Error::NotFound { kind: "container", id: id.to_owned() })?;
+    if !container.status().claimed {
+        // Who knows the id has it from us.
+        create::claim(ctx, &container).await?;
+    }
+    loop {
+        match container.slot.admit(OpKind::StartContainer, container.id(), "") {
+            Admission::Run(operation) => {
+                if let Err(error) = precondition(ctx, &container) {
+                    let told = match error {
+                        Some(error) => Err(error),
+                        None => Ok(()),
+                    };
+                    container.slot.finish(&operation, Ok(()));
+                    return told;
+                }
+                let waiter = operation.waiter();
+                spawn(ctx, container.clone(), operation);
+                return waiter.outcome().await.map_err(Error::Shared);
+            }
+            Admission::Join(operation) => return operation.ended().await.map_err(Error::Shared),
+            Admission::Refuse(operation) => {
+                return Err(refused(container.id(), &format!("{} is in progress", operation.kind.rpc())));
+            }
+            Admission::Wait(operation) | Admission::Cancel(operation) | Admission::Shorten(operation) => {
+                let _ = operation.ended().await;
+            }
+        }
+    }
+}
+
+/// `Err(None)`: nothing to do, and that is a success.
+fn precondition(ctx: &Context, container: &Container) -> std::result::Result<(), Option<Error>> {
+    let pod_is_ready = ctx.store.sandbox_exact(&container.meta.sandbox_id).is_some_and(|sandbox| sandbox.is_ready());
+    match container.status().phase {
+        ContainerPhase::Created if pod_is_ready => Ok(()),
+        ContainerPhase::Created => Err(Some(refused(container.id(), "its pod sandbox is not ready"))),
+        // The start succeeded, but the daemon died before it could say so.
+        ContainerPhase::Running | ContainerPhase::Exited if container.take_start_untold() => Err(None),
+        ContainerPhase::Running => Err(Some(refused(container.id(), "it is already running"))),
+        ContainerPhase::Exited => Err(Some(refused(container.id(), "it has exited"))),
+        ContainerPhase::Creating => Err(Some(refused(container.id(), "it is still being created"))),
+    }
+}
+
+fn refused(id: &str, problem: &str) -> Error {
+    Error::FailedPrecondition { operation: RPC, id: id.to_owned(), problem: problem.to_owned() }
+}
+
+fn spawn(ctx: &Context, container: Arc<Container>, operation: Arc<Operation>) {
+    let (ctx_, container_, operation_) = (ctx.clone(), container.clone(), operation.clone());
+    let body = async move { run(&ctx_, &container_, &operation_).await };
+    let ended = operation.clone();
+    ctx.spawn_operation(operation, body, move |outcome| container.slot.finish(&ended, outcome));
+}
+
+async fn run(ctx: &Context, container: &Arc<Container>, operation: &Operation) -> Result<()> {
+    let (_, handler) = ctx.handler(RPC, &container.meta.handler)?;
+    let deadline = ctx.config.timeouts.start;
+    let started = operation.stage("container.start.runtime", deadline, handler.runtime.start(container.id())).await;
+    match started {
+        Ok(()) => {
+            let at = SystemTime::now();
+            operation
+                .stage("container.start.running", LOCAL, ctx.change_container(container, |status| status.started(at)))
+                .await
+        }
+        // Another operation ends it; what it became is for that one to say.
+        Err(error @ Error::Cancelled { .. }) => Err(error),
+        Err(error) => {
+            operation.mark("container.start.failed", fail(ctx, container, &error)).await;
+            Err(error)
+        }
+    }
+}
+
+/// Ends what may have come alive, and records why.
+async fn fail(ctx: &Context, container: &Arc<Container>, error: &Error) {
+    let message = chain(error);
+    if let Ok((_, handler)) = ctx.handler(RPC, &container.meta.handler) {
+        let kill = KillRequest { id: container.id().to_owned(), signal: 9, target: KillTarget::All };
+        // "Already gone" is what we want.
+        let _ = handler.runtime.kill(&kill).await;
+    }
+    let _ = tokio::time::timeout(ctx.config.timeouts.stop_extra, container.exited()).await;
+    ctx.observe_container(container, |status| {
+        status.failure = Some(StartFailure { message });
+        let at = SystemTime::now();
+        status.exited(Exit { code: 128, at, oom: false, source: ExitSource::Kernel });
+        status.started_at = status.started_at.or(Some(container.meta.created_at));
+    })
+    .await;
+}

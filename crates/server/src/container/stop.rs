@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+//! StopContainer: the stop signal, patience, SIGKILL.
+//!
+//! ```text
+//! signal --(patience ends, or is shortened by a second stop)--> SIGKILL to all, again and again --> exited
+//! ```
+//! Idempotent, also for an unknown id, as the CRI demands of it. Nothing waits behind a grace period:
+//! status reads are snapshots, a shorter stop shortens the one that runs.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hull_oci_runtime::{Error as RuntimeError, KillRequest, KillTarget};
+
+use crate::context::Context;
+use crate::error::{Error, Result, chain};
+use crate::model::ContainerPhase;
+use crate::operation::{Admission, OpKind, Operation};
+use crate::store::Container;
+
+const RPC: &str = "StopContainer";
+const SIGKILL: i32 = 9;
+/// The first pause between two SIGKILLs; doubled each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// The kubelet's largest grace periods are days; more than this is a mistake in units.
+const LONGEST_PATIENCE: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// Stops a container; `timeout` in seconds, negative as 0.
+pub(crate) async fn stop(ctx: &Context, id: &str, timeout: i64) -> Result<()> {
+    let Some(container) = ctx.store.container(id)? else { return Ok(()) };
+    let patience = Duration::from_secs(u64::try_from(timeout).unwrap_or(0)).min(LONGEST_PATIENCE);
+    stop_object(ctx, &container, patience).await
+}
+
+/// Stops a container that may also still be in creation.
+pub(crate) async fn stop_object(ctx: &Context, container: &Arc<Container>, patience: Duration) -> Result<()> {
+    let until = Instant::now() + patience;
+    loop {
+        match container.slot.admit(OpKind::StopContainer, container.id(), "") {
+            Admission::Run(operation) => {
+                operation.shorten(until);
+                let waiter = operation.waiter();
+                spawn(ctx, container.clone(), operation);
+                return waiter.outcome().await.map_err(Error::Shared);
+            }
+            Admission::Join(operation) => {
+                operation.shorten(until);
+                return operation.ended().await.map_err(Error::Shared);
+            }
+            Admission::Cancel(operation) => {
+                operation.cancel();
+                let _ = operation.ended().await;
+                if container.status().phase == ContainerPhase::Creating {
+                    return Ok(());
+                }
+            }
+            Admission::Shorten(operation) | Admission::Wait(operation) | Admission::Refuse(operation) => {
+                let _ = operation.ended().await;
+            }
+        }
+    }
+}
+
+fn spawn(ctx: &Context, container: Arc<Container>, operation: Arc<Operation>) {
+    let (ctx_, container_, operation_) = (ctx.clone(), container.clone(), operation.clone());
+    let body = async move { run(&ctx_, &container_, &operation_).await };
+    let ended = operation.clone();
+    ctx.spawn_operation(operation, body, move |outcome| container.slot.finish(&ended, outcome));
+}
+
+/// The body; remove calls it too, with its patience at an end.
+pub(crate) async fn run(ctx: &Context, container: &Arc<Container>, operation: &Operation) -> Result<()> {
+    container.execs.cancel();
+    match container.status().phase {
+        ContainerPhase::Exited => return leftovers(ctx, container, operation).await,
+        ContainerPhase::Creating => return Ok(()),
+        // A process that has not been started handles no signal.
+        ContainerPhase::Created => operation.shorten(Instant::now()),
+        ContainerPhase::Running => {
+            let signal = container.meta.stop_signal;
+            operation.mark("container.stop.signal", send(ctx, container, signal, KillTarget::Init)).await?;
+        }
+    }
+    let gone = operation.mark("container.stop.grace", async {
+        tokio::select! {
+            biased;
+            () = container.exited() => true,
+            () = operation.patience_ended() => false,
+        }
+    });
+    if !gone.await {
+        operation.mark("container.stop.kill", kill_until_gone(ctx, container, operation)).await?;
+    }
+    leftovers(ctx, container, operation).await
+}
+
+async fn kill_until_gone(ctx: &Context, container: &Arc<Container>, operation: &Operation) -> Result<()> {
+    let limit = ctx.config.timeouts.stop_extra;
+    let deadline = Instant::now() + limit;
+    let mut pause = FIRST_PAUSE;
+    loop {
+        if let Err(error) = send(ctx, container, SIGKILL, KillTarget::All).await {
+            tracing::warn!(container = container.id(), error = %chain(&error), "SIGKILL not delivered; trying again");
+        }
+        // Again only because a process in uninterruptible sleep, or a frozen one, may have missed it.
+        if tokio::time::timeout(pause, container.exited()).await.is_ok() {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            let (stage, _) = operation.progress();
+            return Err(Error::DeadlineExceeded { operation: RPC, id: container.id().to_owned(), stage, after: limit });
+        }
+        pause = (pause * 2).min(Duration::from_secs(5));
+    }
+}
+
+/// What outlived the first process: in a host pid namespace, or moved out of its session.
+async fn leftovers(ctx: &Context, container: &Arc<Container>, operation: &Operation) -> Result<()> {
+    if !ctx.node.is_populated(&container.meta.cgroup) {
+        return Ok(());
+    }
+    let kill = ctx.node.kill_cgroup(&container.meta.cgroup, ctx.config.timeouts.stop_extra);
+    operation.mark("container.stop.leftovers", kill).await
+}
+
+/// Sends a signal; "already gone" is a success.
+async fn send(ctx: &Context, container: &Container, signal: i32, target: KillTarget) -> Result<()> {
+    let (_, handler) = ctx.handler(RPC, &container.meta.handler)?;
+    let kill = KillRequest { id: container.id().to_owned(), signal, target };
+    match handler.runtime.kill(&kill).await {
+        Ok(()) | Err(RuntimeError::NotFound { .. } | RuntimeError::InvalidState { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}

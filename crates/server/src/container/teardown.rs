@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Taking a container apart. Every step is idempotent and derives what it touches from the id, so the
+//! same code serves remove, the undo of a failed create, and a start after a crash. Every step runs;
+//! every failure is reported. Nothing that is still populated is deleted: it is killed first.
+
+use hull_oci_runtime::DeleteRequest;
+
+use crate::context::{Context, Failures, UNDO_DEADLINE};
+use crate::error::{Error, Result};
+use crate::model::ContainerMeta;
+use crate::node::remove_tree;
+use crate::records::blocking;
+
+const RPC: &str = "teardown of container";
+
+/// Takes away everything, the record last. Logs stay: they are the kubelet's.
+pub(crate) async fn everything(ctx: &Context, meta: &ContainerMeta) -> Result<()> {
+    let mut failures = Failures::default();
+    failures.note(processes(ctx, meta).await);
+    failures.note(ctx.images.remove_root(&ctx.layout.container_dir(&meta.id)).await);
+    for cgroup in [&meta.cgroup, &meta.monitor_cgroup] {
+        failures.note(remove_cgroup(ctx, cgroup).await);
+    }
+    let dirs = [ctx.layout.container_dir(&meta.id), ctx.layout.container_run_dir(&meta.id)];
+    failures.note(
+        blocking(move || {
+            hull_failpoint::failpoint!("container.remove.files").map_err(|e| Error::io("remove files", e))?;
+            for dir in &dirs {
+                remove_tree(dir).map_err(|e| Error::io(format!("remove {}", dir.display()), e))?;
+            }
+            Ok::<_, Error>(())
+        })
+        .await,
+    );
+    failures.into_result(RPC, &meta.id)?;
+    ctx.records.delete_container(&meta.id).await
+}
+
+/// Ends what lives, then has runtime and monitor forget it.
+async fn processes(ctx: &Context, meta: &ContainerMeta) -> Result<()> {
+    let mut failures = Failures::default();
+    if ctx.node.is_populated(&meta.cgroup) {
+        failures.note(ctx.node.kill_cgroup(&meta.cgroup, UNDO_DEADLINE).await);
+    }
+    // A handler that was configured away leaves its state directory to its owner.
+    if let Ok((_, handler)) = ctx.handler(RPC, &meta.handler) {
+        let delete = DeleteRequest { id: meta.id.clone(), force: true };
+        failures.note(handler.runtime.delete(&delete).await);
+        let monitored = ctx.store.container_exact(&meta.id).and_then(|c| c.status().monitored.clone());
+        failures.note(handler.monitor.remove(&meta.id, monitored.as_ref()).await);
+    }
+    failures.into_result(RPC, &meta.id)
+}
+
+async fn remove_cgroup(ctx: &Context, cgroup: &std::path::Path) -> Result<()> {
+    if ctx.node.is_populated(cgroup) {
+        ctx.node.kill_cgroup(cgroup, UNDO_DEADLINE).await?;
+    }
+    ctx.node.remove_cgroup(cgroup).await
+}

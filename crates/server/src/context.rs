@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What every verb needs: configuration, backends, records, the store, and the tasks the daemon owns.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use hull_conmon_client::Monitor;
+use hull_image_store::ImageStore;
+use hull_netns::NetNsManager;
+use hull_oci_runtime::OciRuntime;
+use hull_pod_network::PodNetwork;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::layout::Layout;
+use crate::model::{AttachmentRecord, ContainerRecord, ContainerStatus, SandboxRecord, SandboxStatus};
+use crate::node::Node;
+use crate::operation::Operation;
+use crate::records::Records;
+use crate::store::{Container, Sandbox, Store};
+
+/// Shared by every verb.
+pub(crate) type Context = Arc<Daemon>;
+
+/// The daemon's inside.
+#[derive(Debug)]
+pub(crate) struct Daemon {
+    pub(crate) config: Config,
+    pub(crate) layout: Layout,
+    pub(crate) records: Records,
+    pub(crate) store: Store,
+    pub(crate) node: Arc<dyn Node>,
+    pub(crate) netns: Arc<dyn NetNsManager>,
+    pub(crate) network: Arc<dyn PodNetwork>,
+    pub(crate) images: Arc<dyn ImageStore>,
+    pub(crate) handlers: BTreeMap<String, Handler>,
+    /// Every task the daemon spawned.
+    pub(crate) tasks: TaskTracker,
+    /// The daemon ends: watchers and retries stop, operations are let finish.
+    pub(crate) shutdown: CancellationToken,
+    /// Attachments that nobody needs and that could not be released yet, by sandbox id.
+    pub(crate) ledger: Mutex<BTreeMap<String, AttachmentRecord>>,
+    /// A return of freed memory to the kernel is due.
+    pub(crate) trim_due: AtomicBool,
+}
+
+/// A runtime handler: an OCI runtime and the monitor that goes with it.
+#[derive(Debug, Clone)]
+pub(crate) struct Handler {
+    pub(crate) runtime: Arc<dyn OciRuntime>,
+    pub(crate) monitor: Arc<dyn Monitor>,
+}
+
+/// How long undoing one thing may take before it is left to the next start.
+pub(crate) const UNDO_DEADLINE: Duration = Duration::from_secs(30);
+
+/// How long after an operation freed memory is given back.
+const TRIM_AFTER: Duration = Duration::from_secs(3);
+
+// === impl Daemon ===
+
+impl Daemon {
+    /// The handler of a name; the empty one is the default.
+    pub(crate) fn handler(&self, operation: &'static str, name: &str) -> Result<(String, &Handler)> {
+        let name = if name.is_empty() { self.config.runtime.default.as_str() } else { name };
+        self.handlers.get(name).map(|handler| (name.to_owned(), handler)).ok_or_else(|| Error::InvalidArgument {
+            operation,
+            field: "runtime_handler".into(),
+            problem: format!(
+                "failed to find runtime handler {name:?}; configured: {}",
+                self.handlers.keys().cloned().collect::<Vec<_>>().join(", ")
+            ),
+        })
+    }
+
+    /// Changes a sandbox's status: durable first, then published.
+    pub(crate) async fn change_sandbox(&self, sandbox: &Sandbox, change: impl FnOnce(&mut SandboxStatus) + Send) -> Result<()> {
+        let _order = sandbox.writing.lock().await;
+        let mut status = (*sandbox.status()).clone();
+        change(&mut status);
+        if status == *sandbox.status() {
+            return Ok(());
+        }
+        self.records.put_sandbox(self.sandbox_record(sandbox, &status)).await?;
+        sandbox.publish(status);
+        Ok(())
+    }
+
+    /// Changes a container's status: durable first, then published.
+    pub(crate) async fn change_container(
+        &self,
+        container: &Container,
+        change: impl FnOnce(&mut ContainerStatus) + Send,
+    ) -> Result<()> {
+        let _order = container.writing.lock().await;
+        let mut status = (*container.status()).clone();
+        change(&mut status);
+        if status == *container.status() {
+            return Ok(());
+        }
+        self.records.put_container(self.container_record(container, &status)).await?;
+        container.publish(status);
+        Ok(())
+    }
+
+    /// Publishes what was observed, even if it cannot be written down now (a full disk): the truth is
+    /// the kernel's, and a later start finds it again.
+    pub(crate) async fn observe_container(&self, container: &Container, change: impl FnOnce(&mut ContainerStatus) + Send) {
+        let _order = container.writing.lock().await;
+        let mut status = (*container.status()).clone();
+        change(&mut status);
+        if status == *container.status() {
+            return;
+        }
+        if let Err(error) = self.records.put_container(self.container_record(container, &status)).await {
+            tracing::warn!(container = container.id(), error = %crate::error::chain(&error), "state observed but not recorded");
+        }
+        container.publish(status);
+    }
+
+    pub(crate) fn sandbox_record(&self, sandbox: &Sandbox, status: &SandboxStatus) -> SandboxRecord {
+        SandboxRecord {
+            boot_id: self.node.boot_id().to_owned(),
+            meta: sandbox.meta.clone(),
+            status: status.clone(),
+        }
+    }
+
+    pub(crate) fn container_record(&self, container: &Container, status: &ContainerStatus) -> ContainerRecord {
+        ContainerRecord {
+            boot_id: self.node.boot_id().to_owned(),
+            meta: container.meta.clone(),
+            status: status.clone(),
+        }
+    }
+
+    /// Runs an operation's body in a task of the daemon; `done` frees the slot and tells the waiters.
+    pub(crate) fn spawn_operation(
+        self: &Arc<Self>,
+        operation: Arc<Operation>,
+        body: impl Future<Output = Result<()>> + Send + 'static,
+        done: impl FnOnce(crate::operation::Outcome) + Send + 'static,
+    ) {
+        let ctx = self.clone();
+        self.tasks.spawn(async move {
+            let result = body.await;
+            ctx.trim_later();
+            let (stage, age) = operation.progress();
+            let (operation_name, id) = (operation.kind.rpc(), operation.id.as_str());
+            let ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+            match &result {
+                Ok(()) => tracing::info!(operation = operation_name, id, ms, "done"),
+                Err(error) => {
+                    tracing::warn!(operation = operation_name, id, ms, stage, error = %crate::error::chain(error), "failed");
+                }
+            }
+            done(result.map_err(Arc::new));
+        });
+    }
+}
+
+impl Daemon {
+    /// After a burst of operations, once: nothing ticks while the daemon is idle.
+    fn trim_later(self: &Arc<Self>) {
+        if self.trim_due.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let ctx = self.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = ctx.shutdown.cancelled() => return,
+                () = tokio::time::sleep(TRIM_AFTER) => {}
+            }
+            ctx.trim_due.store(false, Ordering::Relaxed);
+            crate::memory::trim();
+        });
+    }
+}
+
+/// Collects the failures of steps that must all be tried.
+#[derive(Debug, Default)]
+pub(crate) struct Failures(Vec<Error>);
+
+// === impl Failures ===
+
+impl Failures {
+    /// Notes a step's result and goes on.
+    pub(crate) fn note<E>(&mut self, result: std::result::Result<(), E>)
+    where
+        Error: From<E>,
+    {
+        if let Err(error) = result {
+            self.0.push(error.into());
+        }
+    }
+
+    pub(crate) fn into_result(self, operation: &'static str, id: &str) -> Result<()> {
+        if self.0.is_empty() {
+            Ok(())
+        } else {
+            Err(Error::Cleanup { operation, id: id.to_owned(), failures: self.0 })
+        }
+    }
+}

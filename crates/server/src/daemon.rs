@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A running daemon: opened, recovered, serving.
+//!
+//! ```text
+//! lock root and run_root -> open backends -> recover -> bind the socket -> serve
+//! shutdown: stop accepting -> watchers end -> operations finish (bounded) -> unlock
+//! ```
+//! Containers live on without a daemon; the next one adopts them.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+
+use hull_admin_api::v1::admin_server::AdminServer;
+use hull_cri_api::MAX_MESSAGE_BYTES;
+use hull_cri_api::v1::image_service_server::ImageServiceServer;
+use hull_cri_api::v1::runtime_service_server::RuntimeServiceServer;
+use nix::fcntl::{Flock, FlockArg};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::UnixListenerStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::backends::{Backends, Mocks};
+use crate::config::Config;
+use crate::context::{self, Context};
+use crate::error::{Error, Result};
+use crate::layout::Layout;
+use crate::records::Records;
+use crate::recovery;
+use crate::service::admin::Admin;
+use crate::service::image::Images;
+use crate::service::runtime::Runtime;
+use crate::store::Store;
+
+/// A running daemon. Dropping it without [`Server::shutdown`] leaves its tasks to the runtime's end.
+#[derive(Debug)]
+pub struct Server {
+    ctx: Context,
+    mocks: Mocks,
+    cni: Option<Arc<hull_pod_network::cni::CniNetwork>>,
+    serving: JoinHandle<std::result::Result<(), tonic::transport::Error>>,
+    stop_serving: CancellationToken,
+    listen: PathBuf,
+    _locks: Vec<Flock<File>>,
+}
+
+// === impl Server ===
+
+impl Server {
+    /// Starts a daemon and returns when its socket answers. Must be called inside a tokio runtime.
+    ///
+    /// Real OCI runtimes need [`hull_process::reaper::install`] before; mocks need nothing.
+    ///
+    /// # Errors
+    /// When the directories are in use by another daemon, or cannot be used; a bad record is no error.
+    pub async fn start(config: Config) -> Result<Self> {
+        let layout = Layout { root: config.root.clone(), run_root: config.run_root.clone() };
+        layout.make().map_err(|e| Error::io(format!("make {} and {}", layout.root.display(), layout.run_root.display()), e))?;
+        let locks = vec![lock(&layout.root)?, lock(&layout.run_root)?];
+        let listen = config.listen.clone();
+        let backends = Backends::open(&config).await?;
+        let ctx = Arc::new(context::Daemon {
+            records: Records::open(&layout.root)?,
+            layout,
+            store: Store::default(),
+            node: backends.node,
+            netns: backends.netns,
+            network: backends.network,
+            images: backends.images,
+            handlers: backends.handlers,
+            tasks: TaskTracker::new(),
+            shutdown: CancellationToken::new(),
+            ledger: Mutex::new(BTreeMap::new()),
+            trim_due: AtomicBool::new(false),
+            config,
+        });
+        recovery::recover(&ctx).await?;
+        let listener = bind(&listen).await?;
+        let stop_serving = CancellationToken::new();
+        let serving = tokio::spawn(serve(ctx.clone(), listener, stop_serving.clone()));
+        Ok(Self { ctx, mocks: backends.mocks, cni: backends.cni, serving, stop_serving, listen, _locks: locks })
+    }
+
+    /// Starts a daemon on mock backends with everything it writes below `dir`: a whole CRI server for
+    /// a test, without root.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub async fn start_mock(dir: &Path) -> Result<Self> {
+        Self::start(Config::mock(dir)).await
+    }
+
+    /// The socket's path.
+    pub fn socket(&self) -> &Path {
+        &self.listen
+    }
+
+    /// The mock backends, to be steered by a test.
+    pub fn mocks(&self) -> &Mocks {
+        &self.mocks
+    }
+
+    /// Waits until serving ends by itself, which it does not unless something is broken.
+    ///
+    /// # Errors
+    /// What broke.
+    pub async fn failed(&mut self) -> Error {
+        match (&mut self.serving).await {
+            Ok(Ok(())) => Error::Unavailable { operation: "serve", problem: "the server ended" },
+            Ok(Err(error)) => Error::io("serve", std::io::Error::other(error)),
+            Err(error) => Error::io("serve", std::io::Error::other(error)),
+        }
+    }
+
+    /// Ends the daemon: no new calls, watchers end, operations get `timeouts.shutdown` to finish.
+    /// Containers live on.
+    pub async fn shutdown(self) {
+        self.stop_serving.cancel();
+        self.ctx.shutdown.cancel();
+        self.ctx.tasks.close();
+        let patience = self.ctx.config.timeouts.shutdown;
+        if tokio::time::timeout(patience, self.ctx.tasks.wait()).await.is_err() {
+            tracing::warn!(after = ?patience, tasks = self.ctx.tasks.len(), "operations still run: the next start takes them up");
+        }
+        // A client that keeps its connection open does not keep the daemon alive.
+        let mut serving = self.serving;
+        if tokio::time::timeout(std::time::Duration::from_secs(1), &mut serving).await.is_err() {
+            serving.abort();
+        }
+        if let Some(cni) = self.cni {
+            cni.shutdown().await;
+        }
+        let _ = std::fs::remove_file(&self.listen);
+    }
+}
+
+async fn serve(
+    ctx: Context,
+    listener: UnixListener,
+    stop: CancellationToken,
+) -> std::result::Result<(), tonic::transport::Error> {
+    let runtime = RuntimeServiceServer::new(Runtime { ctx: ctx.clone() })
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let images = ImageServiceServer::new(Images { ctx: ctx.clone() })
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    tonic::transport::Server::builder()
+        .add_service(runtime)
+        .add_service(images)
+        .add_service(AdminServer::new(Admin { ctx }))
+        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop.cancelled_owned())
+        .await
+}
+
+/// Takes the lock of a daemon's `root`: two on one directory would corrupt it. Held until dropped.
+///
+/// # Errors
+/// When another daemon has it.
+pub fn lock_root(root: &Path) -> Result<impl Drop + use<>> {
+    lock(root)
+}
+
+fn lock(dir: &Path) -> Result<Flock<File>> {
+    let path = dir.join(".lock");
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(|e| Error::io(format!("open {}", path.display()), e))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| {
+        let context = match errno {
+            nix::errno::Errno::EWOULDBLOCK => format!("{} is in use by another hull", dir.display()),
+            _ => format!("lock {}", path.display()),
+        };
+        Error::io(context, errno.into())
+    })
+}
+
+/// Binds the socket. One that a dead daemon left is replaced; one that somebody answers on is not.
+async fn bind(path: &Path) -> Result<UnixListener> {
+    let io = |step: &str| {
+        let context = format!("{step} {}", path.display());
+        move |e| Error::io(context, e)
+    };
+    if let Some(dir) = path.parent() {
+        crate::layout::make_dir(dir, 0o711).map_err(io("make the directory of"))?;
+    }
+    if path.exists() {
+        if UnixStream::connect(path).await.is_ok() {
+            return Err(io("listen on")(std::io::Error::other("another program answers there; stop it, or set `listen`")));
+        }
+        std::fs::remove_file(path).map_err(io("replace"))?;
+    }
+    let listener = UnixListener::bind(path).map_err(io("listen on"))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(io("set the mode of"))?;
+    Ok(listener)
+}

@@ -1,0 +1,334 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What can go wrong in the daemon, and the one place that maps it to gRPC codes.
+
+use std::time::Duration;
+
+use tonic::{Code, Status};
+
+/// The result of a verb.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why a verb failed, named by what it means for the caller.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The request itself is wrong.
+    #[error("{operation}: {field}: {problem}")]
+    InvalidArgument {
+        /// The RPC.
+        operation: &'static str,
+        /// The field.
+        field: String,
+        /// What is wrong with it and what to do.
+        problem: String,
+    },
+    /// There is no such thing.
+    #[error("{kind} {id:?} not found")]
+    NotFound {
+        /// `pod sandbox`, `container`, `image`.
+        kind: &'static str,
+        /// What was asked for.
+        id: String,
+    },
+    /// A short id that several things have.
+    #[error("{kind} id {prefix:?} is ambiguous: {matches} begin with it; give more digits")]
+    Ambiguous {
+        /// `pod sandbox` or `container`.
+        kind: &'static str,
+        /// The short id.
+        prefix: String,
+        /// How many.
+        matches: usize,
+    },
+    /// The name is taken by something else.
+    #[error("{operation}: {name} already exists as {id} ({detail})")]
+    AlreadyExists {
+        /// The RPC.
+        operation: &'static str,
+        /// The key in words.
+        name: String,
+        /// Who has it.
+        id: String,
+        /// In which way it differs, and what to do.
+        detail: String,
+    },
+    /// The state does not allow it.
+    #[error("{operation} {id}: {problem}")]
+    FailedPrecondition {
+        /// The RPC.
+        operation: &'static str,
+        /// The thing.
+        id: String,
+        /// Why not.
+        problem: String,
+    },
+    /// A step took longer than allowed.
+    #[error("{operation} {id}: timed out after {after:?} at stage {stage}")]
+    DeadlineExceeded {
+        /// The RPC.
+        operation: &'static str,
+        /// The thing.
+        id: String,
+        /// The step.
+        stage: &'static str,
+        /// The limit.
+        after: Duration,
+    },
+    /// Another operation won (see `operation::admit`).
+    #[error("{operation} {id}: cancelled at stage {stage}")]
+    Cancelled {
+        /// The RPC.
+        operation: &'static str,
+        /// The thing.
+        id: String,
+        /// The step.
+        stage: &'static str,
+    },
+    /// The daemon is starting or stopping.
+    #[error("{operation}: {problem}; try again")]
+    Unavailable {
+        /// The RPC.
+        operation: &'static str,
+        /// What it is busy with.
+        problem: &'static str,
+    },
+    /// Not built in.
+    #[error("{what} is not implemented")]
+    Unimplemented {
+        /// The RPC or feature.
+        what: String,
+    },
+    /// A step failed.
+    #[error("{operation} {id}: {stage}: {}", chain(source.as_ref()))]
+    Step {
+        /// The RPC.
+        operation: &'static str,
+        /// The thing.
+        id: String,
+        /// The step.
+        stage: &'static str,
+        /// The cause.
+        source: Box<Error>,
+    },
+    /// An OCI runtime.
+    #[error(transparent)]
+    Runtime(#[from] hull_oci_runtime::Error),
+    /// A monitor.
+    #[error(transparent)]
+    Monitor(#[from] hull_conmon_client::Error),
+    /// Namespaces.
+    #[error(transparent)]
+    NetNs(#[from] hull_netns::Error),
+    /// The pod network.
+    #[error(transparent)]
+    Network(#[from] hull_pod_network::Error),
+    /// Images.
+    #[error(transparent)]
+    Image(#[from] hull_image_store::Error),
+    /// Records.
+    #[error(transparent)]
+    Record(#[from] hull_record::Error),
+    /// Control groups.
+    #[error(transparent)]
+    Cgroup(#[from] hull_cgroups::Error),
+    /// The OCI spec cannot be made from the request.
+    #[error(transparent)]
+    Spec(#[from] crate::spec::SpecError),
+    /// A file or mount.
+    #[error("{context}")]
+    Io {
+        /// What was being done, with the path.
+        context: String,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Several things went wrong while cleaning up; each was tried.
+    #[error("{operation} {id}: {}", failures.iter().map(|f| chain(f)).collect::<Vec<_>>().join("; "))]
+    Cleanup {
+        /// The RPC.
+        operation: &'static str,
+        /// The thing.
+        id: String,
+        /// Each failure.
+        failures: Vec<Error>,
+    },
+    /// What another caller of the same operation was told.
+    #[error("{0}")]
+    Shared(std::sync::Arc<Error>),
+    /// A bug: a task ended without an answer.
+    #[error("{operation} {id}: ended without an answer")]
+    Lost {
+        /// The RPC.
+        operation: &'static str,
+        /// The thing.
+        id: String,
+    },
+}
+
+/// An error with its causes, on one line, the cause last.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        let words = source.to_string();
+        // Transparent layers repeat their source.
+        if !text.ends_with(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+        cause = source.source();
+    }
+    text.replace('\n', " ").trim_end().to_owned()
+}
+
+// === impl Error ===
+
+impl Error {
+    /// The gRPC code. Total on purpose: a new variant must be thought about here.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::InvalidArgument { .. } | Self::Ambiguous { .. } => Code::InvalidArgument,
+            Self::NotFound { .. } => Code::NotFound,
+            Self::AlreadyExists { .. } => Code::AlreadyExists,
+            Self::FailedPrecondition { .. } => Code::FailedPrecondition,
+            Self::DeadlineExceeded { .. } => Code::DeadlineExceeded,
+            Self::Cancelled { .. } => Code::Aborted,
+            Self::Unavailable { .. } => Code::Unavailable,
+            Self::Unimplemented { .. } => Code::Unimplemented,
+            Self::Step { source, .. } => source.code(),
+            Self::Shared(shared) => shared.code(),
+            Self::Runtime(error) => runtime_code(error),
+            Self::Monitor(error) => monitor_code(error),
+            Self::Network(error) => network_code(error),
+            Self::Image(error) => image_code(error),
+            Self::NetNs(hull_netns::Error::Sysctl { .. } | hull_netns::Error::InvalidId { .. }) => {
+                Code::InvalidArgument
+            }
+            Self::Spec(error) => spec_code(error),
+            Self::NetNs(_)
+            | Self::Record(_)
+            | Self::Cgroup(_)
+            | Self::Io { .. }
+            | Self::Cleanup { .. }
+            | Self::Lost { .. } => Code::Internal,
+        }
+    }
+
+    pub(crate) fn io(context: impl Into<String>, source: std::io::Error) -> Self {
+        Self::Io { context: context.into(), source }
+    }
+}
+
+fn runtime_code(error: &hull_oci_runtime::Error) -> Code {
+    use hull_oci_runtime::Error as E;
+    match error {
+        E::NotFound { .. } => Code::NotFound,
+        E::AlreadyExists { .. } => Code::AlreadyExists,
+        E::InvalidState { .. } => Code::FailedPrecondition,
+        E::Unsupported { .. } => Code::Unimplemented,
+        E::TimedOut { .. } => Code::DeadlineExceeded,
+        _ => Code::Internal,
+    }
+}
+
+fn monitor_code(error: &hull_conmon_client::Error) -> Code {
+    use hull_conmon_client::Error as E;
+    match error {
+        E::TimedOut { .. } => Code::DeadlineExceeded,
+        E::NoMonitor { .. } => Code::FailedPrecondition,
+        E::InvalidPath { .. } => Code::InvalidArgument,
+        E::Unsupported { .. } => Code::Unimplemented,
+        _ => Code::Internal,
+    }
+}
+
+fn network_code(error: &hull_pod_network::Error) -> Code {
+    use hull_pod_network::Error as E;
+    match error {
+        E::NotReady { .. } => Code::Unavailable,
+        E::TimedOut { .. } => Code::DeadlineExceeded,
+        E::Attach { source, .. } => network_code(source),
+        E::Invalid(_) => Code::InvalidArgument,
+        _ => Code::Internal,
+    }
+}
+
+fn image_code(error: &hull_image_store::Error) -> Code {
+    use hull_image_store::Error as E;
+    match error {
+        E::InvalidReference { .. } | E::Ambiguous { .. } => Code::InvalidArgument,
+        E::NotPresent { .. } | E::Pull { .. } => Code::NotFound,
+        _ => Code::Internal,
+    }
+}
+
+fn spec_code(error: &crate::spec::SpecError) -> Code {
+    use crate::spec::SpecError as E;
+    match error {
+        E::Unsupported { .. } => Code::Unimplemented,
+        E::Io { .. } => Code::Internal,
+        _ => Code::InvalidArgument,
+    }
+}
+
+impl From<&Error> for Status {
+    fn from(error: &Error) -> Self {
+        Status::new(error.code(), chain(error))
+    }
+}
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        Status::from(&error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_meaning_has_its_code() {
+        let id = || "x".to_owned();
+        let rows = [
+            (Error::InvalidArgument { operation: "o", field: id(), problem: id() }, Code::InvalidArgument),
+            (Error::NotFound { kind: "container", id: id() }, Code::NotFound),
+            (Error::Ambiguous { kind: "container", prefix: id(), matches: 2 }, Code::InvalidArgument),
+            (Error::AlreadyExists { operation: "o", name: id(), id: id(), detail: id() }, Code::AlreadyExists),
+            (Error::FailedPrecondition { operation: "o", id: id(), problem: id() }, Code::FailedPrecondition),
+            (
+                Error::DeadlineExceeded { operation: "o", id: id(), stage: "s", after: Duration::ZERO },
+                Code::DeadlineExceeded,
+            ),
+            (Error::Cancelled { operation: "o", id: id(), stage: "s" }, Code::Aborted),
+            (Error::Unavailable { operation: "o", problem: "starting" }, Code::Unavailable),
+            (Error::Unimplemented { what: id() }, Code::Unimplemented),
+            (Error::Runtime(hull_oci_runtime::Error::NotFound { id: id() }), Code::NotFound),
+            (
+                Error::Runtime(hull_oci_runtime::Error::TimedOut { operation: "exec", after: Duration::ZERO }),
+                Code::DeadlineExceeded,
+            ),
+            (Error::Monitor(hull_conmon_client::Error::NoMonitor { id: id() }), Code::FailedPrecondition),
+            (
+                Error::Network(hull_pod_network::Error::NotReady { reason: id(), message: id() }),
+                Code::Unavailable,
+            ),
+            (Error::Image(hull_image_store::Error::NotPresent { reference: id() }), Code::NotFound),
+            (Error::io("write", std::io::Error::from_raw_os_error(28)), Code::Internal),
+            (Error::Cleanup { operation: "o", id: id(), failures: vec![] }, Code::Internal),
+            (Error::Lost { operation: "o", id: id() }, Code::Internal),
+        ];
+        for (error, code) in rows {
+            assert_eq!(error.code(), code, "{error}");
+            let step = Error::Step { operation: "o", id: id(), stage: "s", source: Box::new(error) };
+            assert_eq!(step.code(), code, "a step keeps its cause's code");
+        }
+    }
+
+    #[test]
+    fn a_message_names_operation_thing_stage_and_cause_on_one_line() {
+        let cause = Error::io("write /x", std::io::Error::other("line one\nline two"));
+        let error = Error::Step { operation: "RunPodSandbox", id: "abc".into(), stage: "files", source: Box::new(cause) };
+        assert_eq!(Status::from(error).message(), "RunPodSandbox abc: files: write /x: line one line two");
+    }
+}

@@ -1,0 +1,327 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the daemon knows of a pod sandbox and of a container: what never changes apart from what does.
+//!
+//! ```text
+//!  sandbox:    creating -----> ready -----> stopping -----> not ready
+//!                  \-> undone (no record)
+//!  container:  creating -----> created -----> running -----> exited
+//!                  \-> undone     \---------------------------^
+//! ```
+//! The container's states are those of [`hull_oci_runtime::lifecycle`] as the CRI names them. An
+//! object whose creation is not *claimed* (its id never reached a caller) is in no list.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use hull_conmon_client::Monitored;
+use hull_cri_api::v1;
+use hull_netns::PodNamespaces;
+use hull_oci_runtime::Exit;
+use hull_pod_network::Attachment;
+use serde::{Deserialize, Serialize};
+
+/// The version of the records written by this daemon.
+pub(crate) const RECORD_VERSION: u32 = 1;
+
+/// What a pod sandbox is known by: the kubelet retries a request with the same key.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct SandboxKey {
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+    pub(crate) uid: String,
+    pub(crate) attempt: u32,
+}
+
+/// What a container is known by.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct ContainerKey {
+    pub(crate) sandbox_id: String,
+    pub(crate) name: String,
+    pub(crate) attempt: u32,
+}
+
+/// What never changes of a pod sandbox.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct SandboxMeta {
+    pub(crate) id: String,
+    /// As configured; the empty name of a request is already resolved.
+    pub(crate) handler: String,
+    /// As requested: what the kubelet sent and wants back.
+    pub(crate) requested_handler: String,
+    #[serde(with = "proto")]
+    pub(crate) config: v1::PodSandboxConfig,
+    pub(crate) created_at: SystemTime,
+    /// In cgroupfs form, below every hierarchy's root.
+    pub(crate) cgroup_parent: PathBuf,
+    /// Whether the parent was made for this pod (the kubelet makes its own).
+    pub(crate) owns_cgroup_parent: bool,
+    pub(crate) hostname: String,
+}
+
+/// What changes of a pod sandbox.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct SandboxStatus {
+    pub(crate) phase: SandboxPhase,
+    pub(crate) claimed: bool,
+    pub(crate) namespaces: PodNamespaces,
+    pub(crate) ips: Vec<IpAddr>,
+    /// The process that holds a shared pid namespace.
+    pub(crate) pause: Option<Monitored>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum SandboxPhase {
+    Creating,
+    Ready,
+    Stopping,
+    NotReady,
+}
+
+/// What never changes of a container.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct ContainerMeta {
+    pub(crate) id: String,
+    pub(crate) sandbox_id: String,
+    pub(crate) handler: String,
+    #[serde(with = "proto")]
+    pub(crate) config: v1::ContainerConfig,
+    pub(crate) created_at: SystemTime,
+    pub(crate) image_id: String,
+    pub(crate) image_name: String,
+    pub(crate) image_ref: String,
+    pub(crate) log_path: PathBuf,
+    /// In cgroupfs form.
+    pub(crate) cgroup: PathBuf,
+    pub(crate) monitor_cgroup: PathBuf,
+    pub(crate) stop_signal: i32,
+}
+
+/// What changes of a container.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ContainerStatus {
+    pub(crate) phase: ContainerPhase,
+    pub(crate) claimed: bool,
+    pub(crate) monitored: Option<Monitored>,
+    pub(crate) started_at: Option<SystemTime>,
+    pub(crate) exit: Option<Exit>,
+    /// Why it could not be started; overrides what the exit says.
+    pub(crate) failure: Option<StartFailure>,
+    pub(crate) user: Option<User>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ContainerPhase {
+    Creating,
+    Created,
+    Running,
+    Exited,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StartFailure {
+    pub(crate) message: String,
+}
+
+/// Who the process runs as.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct User {
+    pub(crate) uid: i64,
+    pub(crate) gid: i64,
+    pub(crate) supplemental_groups: Vec<i64>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct SandboxRecord {
+    pub(crate) boot_id: String,
+    pub(crate) meta: SandboxMeta,
+    pub(crate) status: SandboxStatus,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct ContainerRecord {
+    pub(crate) boot_id: String,
+    pub(crate) meta: ContainerMeta,
+    pub(crate) status: ContainerStatus,
+}
+
+/// A network attachment: written before anything is attached, deleted after all is released.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct AttachmentRecord {
+    pub(crate) boot_id: String,
+    pub(crate) attachment: Attachment,
+    /// Nobody needs it any more: it is in the release ledger.
+    pub(crate) releasing: bool,
+}
+
+// === impl SandboxMeta ===
+
+impl SandboxMeta {
+    pub(crate) fn key(&self) -> SandboxKey {
+        let metadata = self.config.metadata.clone().unwrap_or_default();
+        SandboxKey {
+            namespace: metadata.namespace,
+            name: metadata.name,
+            uid: metadata.uid,
+            attempt: metadata.attempt,
+        }
+    }
+
+    pub(crate) fn namespace_options(&self) -> v1::NamespaceOption {
+        self.config
+            .linux
+            .as_ref()
+            .and_then(|linux| linux.security_context.as_ref())
+            .and_then(|context| context.namespace_options.clone())
+            .unwrap_or_default()
+    }
+
+    pub(crate) fn host_network(&self) -> bool {
+        self.namespace_options().network == v1::NamespaceMode::Node as i32
+    }
+
+    pub(crate) fn labels(&self) -> &HashMap<String, String> {
+        &self.config.labels
+    }
+}
+
+// === impl SandboxStatus ===
+
+impl SandboxStatus {
+    pub(crate) fn creating() -> Self {
+        Self {
+            phase: SandboxPhase::Creating,
+            claimed: false,
+            namespaces: PodNamespaces::default(),
+            ips: Vec::new(),
+            pause: None,
+        }
+    }
+
+    pub(crate) fn is_visible(&self) -> bool {
+        self.claimed && self.phase != SandboxPhase::Creating
+    }
+}
+
+// === impl ContainerMeta ===
+
+impl ContainerMeta {
+    pub(crate) fn key(&self) -> ContainerKey {
+        let metadata = self.config.metadata.clone().unwrap_or_default();
+        ContainerKey { sandbox_id: self.sandbox_id.clone(), name: metadata.name, attempt: metadata.attempt }
+    }
+}
+
+// === impl ContainerStatus ===
+
+impl ContainerStatus {
+    pub(crate) fn creating() -> Self {
+        Self {
+            phase: ContainerPhase::Creating,
+            claimed: false,
+            monitored: None,
+            started_at: None,
+            exit: None,
+            failure: None,
+            user: None,
+        }
+    }
+
+    pub(crate) fn is_visible(&self) -> bool {
+        self.claimed && self.phase != ContainerPhase::Creating
+    }
+
+    /// An observed end. The first one counts; nothing observed later changes it.
+    pub(crate) fn exited(&mut self, exit: Exit) {
+        if self.exit.is_none() {
+            self.exit = Some(exit);
+            self.phase = ContainerPhase::Exited;
+        }
+    }
+
+    /// A start that the runtime confirmed. One that comes after the observed end only adds the time.
+    pub(crate) fn started(&mut self, at: SystemTime) {
+        if self.started_at.is_none() {
+            self.started_at = Some(at);
+        }
+        if self.phase == ContainerPhase::Created {
+            self.phase = ContainerPhase::Running;
+        }
+    }
+
+    /// The exit code, reason and message as the CRI tells them.
+    pub(crate) fn verdict(&self) -> (i32, &'static str, String) {
+        match (&self.failure, &self.exit) {
+            (Some(failure), _) => (128, "StartError", failure.message.clone()),
+            (None, None) => (0, "", String::new()),
+            (None, Some(exit)) if exit.oom => (exit.code, "OOMKilled", String::new()),
+            (None, Some(exit)) if exit.source == hull_oci_runtime::ExitSource::Unknown => {
+                (exit.code, "Unknown", "the exit code is not known: the monitor died or the node restarted".to_owned())
+            }
+            (None, Some(exit)) if exit.code == 0 => (0, "Completed", String::new()),
+            (None, Some(exit)) => (exit.code, "Error", String::new()),
+        }
+    }
+}
+
+/// Protobuf messages inside JSON records: base64 of their bytes, so that no field is ever lost.
+mod proto {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+    use prost::Message;
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<M: Message, S: Serializer>(message: &M, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&STANDARD.encode(message.encode_to_vec()))
+    }
+
+    pub(super) fn deserialize<'de, M: Message + Default, D: Deserializer<'de>>(deserializer: D) -> Result<M, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let bytes = STANDARD.decode(text).map_err(D::Error::custom)?;
+        M::decode(bytes.as_slice()).map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hull_oci_runtime::ExitSource;
+    use proptest::prelude::*;
+
+    fn exit(code: i32, oom: bool) -> Exit {
+        Exit { code, at: SystemTime::UNIX_EPOCH, oom, source: ExitSource::ExitFile }
+    }
+
+    #[test]
+    fn verdicts() {
+        let status = |exit| ContainerStatus { exit, ..ContainerStatus::creating() };
+        assert_eq!(status(Some(exit(0, false))).verdict().1, "Completed");
+        assert_eq!(status(Some(exit(3, false))).verdict().1, "Error");
+        assert_eq!(status(Some(exit(137, true))).verdict().1, "OOMKilled");
+        assert_eq!(status(None).verdict().1, "");
+        let mut failed = status(Some(exit(137, false)));
+        failed.failure = Some(StartFailure { message: "no such file".into() });
+        assert_eq!(failed.verdict(), (128, "StartError", "no such file".to_owned()));
+    }
+
+    proptest! {
+        /// However start and exits interleave: the first observed exit stays, and an exited container never runs again.
+        #[test]
+        fn an_exit_is_final(events in prop::collection::vec(prop::option::of(0i32..256), 1..20)) {
+            let mut status = ContainerStatus { phase: ContainerPhase::Created, ..ContainerStatus::creating() };
+            let mut first = None;
+            for event in events {
+                match event {
+                    None => status.started(SystemTime::now()),
+                    Some(code) => { first.get_or_insert(code); status.exited(exit(code, false)); }
+                }
+                prop_assert_eq!(status.exit.map(|e| e.code), first);
+                prop_assert_eq!(status.phase == ContainerPhase::Exited, first.is_some());
+            }
+        }
+    }
+}

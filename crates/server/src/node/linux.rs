@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The node this daemon runs on.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use hull_cgroups::{Cgroups, Stats};
+use hull_failpoint::failpoint;
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+
+use super::Node;
+use crate::error::{Error, Result};
+use crate::records::blocking;
+use crate::spec::NodeFacts;
+
+/// The kernel's mounts and cgroups.
+#[derive(Debug)]
+pub(crate) struct LinuxNode {
+    boot_id: String,
+    facts: NodeFacts,
+    cgroups: Cgroups,
+}
+
+// === impl LinuxNode ===
+
+impl LinuxNode {
+    pub(crate) fn new(cgroups: Cgroups) -> Result<Self> {
+        let path = "/proc/sys/kernel/random/boot_id";
+        let boot_id = fs::read_to_string(path).map_err(|e| Error::io(format!("read {path}"), e))?;
+        let facts = NodeFacts::detect(cgroups.mode())?;
+        Ok(Self { boot_id: boot_id.trim().to_owned(), facts, cgroups })
+    }
+}
+
+#[async_trait]
+impl Node for LinuxNode {
+    fn boot_id(&self) -> &str {
+        &self.boot_id
+    }
+
+    fn facts(&self) -> &NodeFacts {
+        &self.facts
+    }
+
+    fn hostname(&self) -> String {
+        nix::unistd::gethostname().map_or_else(|_| "localhost".to_owned(), |name| name.to_string_lossy().into_owned())
+    }
+
+    async fn mount_shm(&self, dir: &Path, size: u64) -> Result<()> {
+        let dir = dir.to_owned();
+        blocking(move || {
+            let context = || format!("mount tmpfs on {}", dir.display());
+            failpoint!("node.shm.mount").map_err(|e| Error::io(context(), e))?;
+            let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+            let data = format!("mode=1777,size={size}");
+            mount(Some("shm"), &dir, Some("tmpfs"), flags, Some(data.as_str())).map_err(|e| Error::io(context(), e.into()))
+        })
+        .await
+    }
+
+    async fn unmount(&self, dir: &Path) -> Result<()> {
+        let dir = dir.to_owned();
+        blocking(move || {
+            let context = || format!("unmount {}", dir.display());
+            failpoint!("node.unmount").map_err(|e| Error::io(context(), e))?;
+            // EINVAL: not a mount point (any more). ENOENT: not even a directory.
+            loop {
+                match umount2(&dir, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
+                    Ok(()) => {}
+                    Err(Errno::EINVAL | Errno::ENOENT) => return Ok::<_, Error>(()),
+                    Err(error) => return Err(Error::io(context(), error.into())),
+                }
+            }
+        })
+        .await
+    }
+
+    async fn create_cgroup(&self, path: &Path) -> Result<bool> {
+        let (cgroups, path) = (self.cgroups.clone(), path.to_owned());
+        blocking(move || {
+            failpoint!("node.cgroup.create").map_err(|e| Error::io("make cgroup", e))?;
+            Ok::<_, Error>(cgroups.create(&path)?.iter().any(|made| made.ends_with(relative(&path))))
+        })
+        .await
+    }
+
+    fn cgroup_exists(&self, path: &Path) -> bool {
+        self.cgroups.dir("memory", path).or_else(|| self.cgroups.dir("pids", path)).is_some_and(|dir| dir.is_dir())
+    }
+
+    fn is_populated(&self, path: &Path) -> bool {
+        self.cgroups.is_populated(path).unwrap_or(false)
+    }
+
+    async fn kill_cgroup(&self, path: &Path, deadline: Duration) -> Result<()> {
+        hull_failpoint::failpoint_async!("node.cgroup.kill").map_err(|e| Error::io("kill cgroup", e))?;
+        Ok(self.cgroups.kill(path, deadline).await?)
+    }
+
+    async fn remove_cgroup(&self, path: &Path) -> Result<()> {
+        let (cgroups, path) = (self.cgroups.clone(), path.to_owned());
+        blocking(move || {
+            failpoint!("node.cgroup.remove").map_err(|e| Error::io("remove cgroup", e))?;
+            Ok::<_, Error>(cgroups.remove(&path)?)
+        })
+        .await
+    }
+
+    async fn prune_cgroup(&self, path: &Path) {
+        let dirs: Vec<PathBuf> = ["cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "systemd", "hugetlb", "unified"]
+            .iter()
+            .filter_map(|controller| self.cgroups.dir(controller, path))
+            .collect();
+        // rmdir refuses what is not empty: that is all the care it needs.
+        let _ = blocking(move || {
+            for dir in dirs {
+                let _ = fs::remove_dir(dir);
+            }
+            Ok::<_, Error>(())
+        })
+        .await;
+    }
+
+    fn cgroup_stats(&self, path: &Path) -> Option<Stats> {
+        self.cgroups.stats(path).ok()
+    }
+}
+
+fn relative(path: &Path) -> &Path {
+    path.strip_prefix("/").unwrap_or(path)
+}
+
+/// Removes a directory tree; a missing one is a success. Blocks.
+pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A node that exists in memory alone.
+
+use std::path::Path;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use hull_cgroups::Stats;
+use hull_failpoint::failpoint_async;
+
+use super::Node;
+use crate::error::{Error, Result};
+use crate::spec::NodeFacts;
+
+/// A node without mounts or cgroups.
+#[derive(Debug)]
+pub(crate) struct MockNode {
+    facts: NodeFacts,
+}
+
+// === impl MockNode ===
+
+impl MockNode {
+    pub(crate) fn new() -> Result<Self> {
+        Ok(Self { facts: NodeFacts::detect(hull_cgroups::Mode::V1)? })
+    }
+}
+
+async fn point(name: &'static str) -> Result<()> {
+    failpoint_async!(name).map_err(|e| Error::io("injected", e))
+}
+
+#[async_trait]
+impl Node for MockNode {
+    fn boot_id(&self) -> &str {
+        "mock"
+    }
+
+    fn facts(&self) -> &NodeFacts {
+        &self.facts
+    }
+
+    fn hostname(&self) -> String {
+        "mock-node".to_owned()
+    }
+
+    async fn mount_shm(&self, _dir: &Path, _size: u64) -> Result<()> {
+        point("node.shm.mount").await
+    }
+
+    async fn unmount(&self, _dir: &Path) -> Result<()> {
+        point("node.unmount").await
+    }
+
+    async fn create_cgroup(&self, _path: &Path) -> Result<bool> {
+        point("node.cgroup.create").await.map(|()| true)
+    }
+
+    fn cgroup_exists(&self, _path: &Path) -> bool {
+        false
+    }
+
+    fn is_populated(&self, _path: &Path) -> bool {
+        false
+    }
+
+    async fn kill_cgroup(&self, _path: &Path, _deadline: Duration) -> Result<()> {
+        point("node.cgroup.kill").await
+    }
+
+    async fn remove_cgroup(&self, _path: &Path) -> Result<()> {
+        point("node.cgroup.remove").await
+    }
+
+    async fn prune_cgroup(&self, _path: &Path) {}
+
+    fn cgroup_stats(&self, _path: &Path) -> Option<Stats> {
+        Some(Stats { cpu_usage_ns: 1_000_000, memory_usage: 1 << 20, memory_working_set: 1 << 20, ..Stats::default() })
+    }
+}

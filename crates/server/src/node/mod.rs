@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What pods need of the node besides namespaces, network and images: mounts, cgroups, facts.
+
+mod linux;
+mod mock;
+
+use std::fmt::Debug;
+use std::path::Path;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use hull_cgroups::Stats;
+
+use crate::error::Result;
+use crate::spec::NodeFacts;
+
+pub(crate) use linux::{LinuxNode, remove_tree};
+pub(crate) use mock::MockNode;
+
+/// A narrow seam, so that the whole daemon runs on mocks without root.
+#[async_trait]
+pub(crate) trait Node: Debug + Send + Sync {
+    /// Names this boot of the kernel: what a record from another boot says about processes is void.
+    fn boot_id(&self) -> &str;
+
+    /// What the OCI spec of a container depends on.
+    fn facts(&self) -> &NodeFacts;
+
+    /// The node's own host name.
+    fn hostname(&self) -> String;
+
+    /// Mounts a tmpfs for a pod's `/dev/shm` on an existing directory.
+    async fn mount_shm(&self, dir: &Path, size: u64) -> Result<()>;
+
+    /// Unmounts whatever is mounted there, as often as needed. Idempotent.
+    async fn unmount(&self, dir: &Path) -> Result<()>;
+
+    /// Makes a cgroup with its parents; tells whether it was not there before.
+    async fn create_cgroup(&self, path: &Path) -> Result<bool>;
+
+    /// Whether there is such a cgroup.
+    fn cgroup_exists(&self, path: &Path) -> bool;
+
+    /// Whether anything lives in the cgroup.
+    fn is_populated(&self, path: &Path) -> bool;
+
+    /// Kills everything in a cgroup. Idempotent.
+    async fn kill_cgroup(&self, path: &Path, deadline: Duration) -> Result<()>;
+
+    /// Removes a cgroup and what is below it; a populated one is an error. Idempotent.
+    async fn remove_cgroup(&self, path: &Path) -> Result<()>;
+
+    /// Removes a cgroup if nothing else is in it; says nothing otherwise.
+    async fn prune_cgroup(&self, path: &Path);
+
+    /// What a cgroup uses; `None` when it is not there.
+    fn cgroup_stats(&self, path: &Path) -> Option<Stats>;
+}

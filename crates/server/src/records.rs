@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The daemon's records on disk: `<root>/records/{sandboxes,containers,attachments}/ID.json`.
+
+use std::path::Path;
+
+use hull_record::{Quarantined, RecordStore};
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+use crate::model::{AttachmentRecord, ContainerRecord, RECORD_VERSION, SandboxRecord};
+
+/// The three kinds of records.
+#[derive(Debug, Clone)]
+pub(crate) struct Records {
+    sandboxes: RecordStore,
+    containers: RecordStore,
+    attachments: RecordStore,
+}
+
+/// Everything that was on disk.
+#[derive(Debug, Default)]
+pub(crate) struct AllRecords {
+    pub(crate) sandboxes: Vec<SandboxRecord>,
+    pub(crate) containers: Vec<ContainerRecord>,
+    pub(crate) attachments: Vec<AttachmentRecord>,
+    pub(crate) quarantined: Vec<Quarantined>,
+}
+
+// === impl Records ===
+
+impl Records {
+    pub(crate) fn open(root: &Path) -> Result<Self> {
+        let quarantine = root.join("quarantine");
+        let open = |dir: &str, kind| {
+            RecordStore::open(root.join("records").join(dir), quarantine.clone(), kind, RECORD_VERSION)
+        };
+        Ok(Self {
+            sandboxes: open("sandboxes", "sandbox")?,
+            containers: open("containers", "container")?,
+            attachments: open("attachments", "attachment")?,
+        })
+    }
+
+    pub(crate) fn load(&self) -> Result<AllRecords> {
+        let mut all = AllRecords::default();
+        let sandboxes = self.sandboxes.load_all::<SandboxRecord>()?;
+        let containers = self.containers.load_all::<ContainerRecord>()?;
+        let attachments = self.attachments.load_all::<AttachmentRecord>()?;
+        all.sandboxes = sandboxes.records.into_iter().map(|(_, record)| record).collect();
+        all.containers = containers.records.into_iter().map(|(_, record)| record).collect();
+        all.attachments = attachments.records.into_iter().map(|(_, record)| record).collect();
+        all.quarantined.extend(sandboxes.quarantined);
+        all.quarantined.extend(containers.quarantined);
+        all.quarantined.extend(attachments.quarantined);
+        Ok(all)
+    }
+
+    pub(crate) async fn put_sandbox(&self, record: SandboxRecord) -> Result<()> {
+        let id = record.meta.id.clone();
+        put(&self.sandboxes, id, record).await
+    }
+
+    pub(crate) async fn put_container(&self, record: ContainerRecord) -> Result<()> {
+        let id = record.meta.id.clone();
+        put(&self.containers, id, record).await
+    }
+
+    pub(crate) async fn put_attachment(&self, record: AttachmentRecord) -> Result<()> {
+        let id = record.attachment.sandbox_id.clone();
+        put(&self.attachments, id, record).await
+    }
+
+    pub(crate) async fn attachment(&self, sandbox_id: &str) -> Result<Option<AttachmentRecord>> {
+        let (store, id) = (self.attachments.clone(), sandbox_id.to_owned());
+        blocking(move || store.get(&id)).await
+    }
+
+    pub(crate) async fn delete_sandbox(&self, id: &str) -> Result<()> {
+        delete(&self.sandboxes, id).await
+    }
+
+    pub(crate) async fn delete_container(&self, id: &str) -> Result<()> {
+        delete(&self.containers, id).await
+    }
+
+    pub(crate) async fn delete_attachment(&self, id: &str) -> Result<()> {
+        delete(&self.attachments, id).await
+    }
+}
+
+async fn put<T: Serialize + Send + 'static>(store: &RecordStore, id: String, body: T) -> Result<()> {
+    let store = store.clone();
+    blocking(move || store.put(&id, &body)).await
+}
+
+async fn delete(store: &RecordStore, id: &str) -> Result<()> {
+    let (store, id) = (store.clone(), id.to_owned());
+    blocking(move || store.delete(&id)).await
+}
+
+/// Runs blocking file work off the async threads.
+pub(crate) async fn blocking<T, E>(work: impl FnOnce() -> std::result::Result<T, E> + Send + 'static) -> Result<T>
+where
+    T: Send + 'static,
+    E: Send + 'static,
+    Error: From<E>,
+{
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result.map_err(Error::from),
+        Err(join) => Err(Error::io("a file task did not end", std::io::Error::other(join))),
+    }
+}

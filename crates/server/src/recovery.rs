@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Start-up: what an earlier daemon left is adopted, finished or undone, before the API answers.
+//!
+//! What may have changed while no daemon ran: containers exited, the node was rebooted (another boot
+//! id: no process of ours lives), namespaces were removed, records were damaged (quarantined). What a
+//! record says about processes is checked against the kernel.
+//!
+//! ```text
+//! record creating            -> undone
+//! record stopping            -> its stop is taken up again
+//! record ready, boot differs -> not ready, network released
+//! container created/running  -> watched again; ended meanwhile: exited, with the code from the exit file
+//! container created, but the runtime says running -> running (its start was not recorded)
+//! attachment without a pod   -> released
+//! ```
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
+
+use hull_oci_runtime::{Exit, ExitSource, RuntimeStatus};
+use tokio::task::JoinSet;
+
+use crate::container;
+use crate::context::Context;
+use crate::error::{Result, chain};
+use crate::model::{AttachmentRecord, ContainerPhase, ContainerRecord, SandboxPhase, SandboxRecord};
+use crate::records::AllRecords;
+use crate::sandbox;
+use crate::store::{Container, Sandbox};
+
+/// How long one object may hold up the start; it goes on in the background.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Takes over from the daemon before.
+pub(crate) async fn recover(ctx: &Context) -> Result<()> {
+    let records = ctx.records.clone();
+    let all = crate::records::blocking(move || records.load()).await?;
+    for bad in &all.quarantined {
+        tracing::error!(id = bad.id, reason = bad.reason, path = %bad.path.display(), "record cannot be read: put into quarantine");
+    }
+    let AllRecords { sandboxes, containers, attachments, .. } = all;
+    side_by_side(ctx, containers, container_record).await;
+    side_by_side(ctx, sandboxes, sandbox_record).await;
+    side_by_side(ctx, attachments, attachment_record).await;
+    Ok(())
+}
+
+/// Every record in a task of its own, which the start waits for only so long.
+async fn side_by_side<T, F>(ctx: &Context, records: Vec<T>, recover: fn(Context, T) -> F)
+where
+    T: Send + 'static,
+    F: Future<Output = ()> + Send + 'static,
+{
+    let mut tasks = JoinSet::new();
+    for record in records {
+        let work = ctx.tasks.spawn(recover(ctx.clone(), record));
+        tasks.spawn(async move { tokio::time::timeout(PATIENCE, work).await.is_ok() });
+    }
+    while let Some(done) = tasks.join_next().await {
+        if !matches!(done, Ok(true)) {
+            tracing::warn!(after = ?PATIENCE, "an object takes long to recover: going on in the background");
+        }
+    }
+}
+
+async fn container_record(ctx: Context, record: ContainerRecord) {
+    let ContainerRecord { boot_id, meta, status } = record;
+    if status.phase == ContainerPhase::Creating {
+        if let Err(error) = container::teardown::everything(&ctx, &meta).await {
+            tracing::warn!(container = meta.id, error = %chain(&error), "half-made container not undone; next start tries again");
+        }
+        return;
+    }
+    let fingerprint = container::request::fingerprint(&meta.config);
+    let container = Container::new(meta, fingerprint, status);
+    ctx.store.adopt_container(container.clone());
+    if container.status().phase != ContainerPhase::Exited {
+        if boot_id == ctx.node.boot_id() {
+            adopt(&ctx, &container).await;
+        } else {
+            let exit = Exit { code: 255, at: SystemTime::now(), oom: false, source: ExitSource::Unknown };
+            ctx.observe_container(&container, |status| status.exited(exit)).await;
+        }
+    }
+    if !container.status().claimed {
+        container::create::expire(&ctx, &container);
+    }
+}
+
+async fn adopt(ctx: &Context, container: &Arc<Container>) {
+    let status = container.status();
+    let (Some(monitored), Ok((_, handler))) = (&status.monitored, ctx.handler("recovery", &container.meta.handler)) else {
+        tracing::error!(container = container.id(), handler = container.meta.handler, "no such runtime handler any more: cannot tell what it does");
+        return;
+    };
+    if status.phase == ContainerPhase::Created {
+        find_lost_start(ctx, container).await;
+    }
+    if handler.monitor.is_alive(monitored) {
+        container::watch::spawn(ctx, container);
+    } else {
+        let exit = handler.monitor.wait(monitored).await;
+        ctx.observe_container(container, |status| status.exited(exit)).await;
+    }
+}
+
+/// The daemon may have died between the runtime's start and its record.
+async fn find_lost_start(ctx: &Context, container: &Arc<Container>) {
+    let Ok((_, handler)) = ctx.handler("recovery", &container.meta.handler) else { return };
+    let started = match handler.runtime.state(container.id()).await {
+        Ok(state) => matches!(state.status, RuntimeStatus::Running | RuntimeStatus::Paused | RuntimeStatus::Stopped),
+        Err(_) => false,
+    };
+    if started {
+        container.start_untold.store(true, Ordering::SeqCst);
+        let at = SystemTime::now();
+        ctx.observe_container(container, |status| {
+            status.claimed = true;
+            status.started(at);
+        })
+        .await;
+    }
+}
+
+async fn sandbox_record(ctx: Context, record: SandboxRecord) {
+    let SandboxRecord { boot_id, meta, status } = record;
+    if status.phase == SandboxPhase::Creating {
+        if let Err(error) = sandbox::teardown::by_meta(&ctx, &meta).await {
+            tracing::warn!(sandbox = meta.id, error = %chain(&error), "half-made pod sandbox not undone; next start tries again");
+        }
+        return;
+    }
+    let fingerprint = sandbox::request::fingerprint(&meta.config, &meta.handler);
+    let sandbox = Sandbox::new(meta, fingerprint, status);
+    ctx.store.adopt_sandbox(sandbox.clone());
+    if !sandbox.status().claimed {
+        sandbox::run::expire(&ctx, &sandbox);
+    }
+    let phase = sandbox.status().phase;
+    let lost = phase == SandboxPhase::Ready && (boot_id != ctx.node.boot_id() || !is_intact(&ctx, &sandbox).await);
+    if phase == SandboxPhase::Stopping || lost {
+        if lost {
+            tracing::warn!(sandbox = sandbox.id(), "its namespaces are gone: the pod sandbox is not ready any more");
+        }
+        if let Err(error) = sandbox::stop::stop(&ctx, sandbox.id()).await {
+            tracing::warn!(sandbox = sandbox.id(), error = %chain(&error), "cannot finish its stop");
+        }
+    }
+}
+
+async fn is_intact(ctx: &Context, sandbox: &Sandbox) -> bool {
+    if !sandbox::run::expects_namespaces(&sandbox.meta) {
+        return true;
+    }
+    match ctx.netns.open(sandbox.id()).await {
+        Ok(found) => sandbox::run::are_complete(&sandbox.meta, &found),
+        Err(_) => false,
+    }
+}
+
+async fn attachment_record(ctx: Context, record: AttachmentRecord) {
+    let id = record.attachment.sandbox_id.clone();
+    if record.releasing {
+        sandbox::release::retry(&ctx, record);
+    } else if ctx.store.sandbox_exact(&id).is_none() {
+        if let Err(error) = sandbox::release::detach(&ctx, &id).await {
+            tracing::warn!(sandbox = id, error = %chain(&error), "network of a pod without a record not released");
+        }
+    }
+}

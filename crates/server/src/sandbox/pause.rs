@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The pause: the process that holds the pid namespace which the containers of a pod share. Runs
+//! through the OCI runtime and a monitor like any container, from a root of one file that the daemon
+//! carries in itself; pods with a pid namespace per container have none.
+
+use hull_conmon_client::{CreateRequest, Monitored, Stdio};
+use hull_netns::PodNamespaces;
+use hull_oci_runtime::DeleteRequest;
+
+use crate::context::{Context, Failures, UNDO_DEADLINE};
+use crate::error::{Error, Result};
+use crate::layout::make_dir;
+use crate::model::SandboxMeta;
+use crate::records::blocking;
+use crate::spec::namespaces::{PidNamespace, pod_pid_namespace};
+use crate::spec::{HandlerFacts, PauseInput, pause_spec};
+
+/// Whether the pod shares a pid namespace of its own.
+pub(crate) fn is_needed(meta: &SandboxMeta) -> bool {
+    matches!(pod_pid_namespace(&meta.config), Ok(PidNamespace::Pod))
+}
+
+/// The pause is a container with the sandbox's id, which no container has.
+fn cgroup(meta: &SandboxMeta) -> std::path::PathBuf {
+    meta.cgroup_parent.join(format!("hull-{}", meta.id))
+}
+
+fn monitor_cgroup(meta: &SandboxMeta) -> std::path::PathBuf {
+    meta.cgroup_parent.join(format!("hull-conmon-{}", meta.id))
+}
+
+/// Creates and starts it.
+pub(crate) async fn start(ctx: &Context, meta: &SandboxMeta, namespaces: &PodNamespaces) -> Result<Monitored> {
+    let (_, handler) = ctx.handler("RunPodSandbox", &meta.handler)?;
+    let bundle = ctx.layout.pause_dir(&meta.id);
+    let root = ctx.layout.run_root.join("pause");
+    let spec = pause_spec(&PauseInput {
+        sandbox_id: &meta.id,
+        rootfs: &root,
+        namespaces,
+        cgroups_path: &cgroup(meta),
+        facts: ctx.node.facts(),
+        seccomp: HandlerFacts::default().seccomp,
+    })?;
+    let path = bundle.clone();
+    blocking(move || {
+        crate::pause::write_root(&root).map_err(|e| Error::io(format!("write {}", root.display()), e))?;
+        let io = |e| Error::io(format!("write {}", path.display()), e);
+        make_dir(&path, 0o711).map_err(io)?;
+        let bytes = serde_json::to_vec(&spec).map_err(|e| Error::io("write the pause's config.json", e.into()))?;
+        std::fs::write(path.join("config.json"), bytes).map_err(io)
+    })
+    .await?;
+    ctx.node.create_cgroup(&monitor_cgroup(meta)).await?;
+    let command = handler.runtime.create_command(&hull_oci_runtime::CreateRequest {
+        id: meta.id.clone(),
+        bundle: bundle.clone(),
+        systemd_cgroup: false,
+    });
+    let monitored = handler
+        .monitor
+        .create(&CreateRequest {
+            command,
+            name: "pause".to_owned(),
+            state_dir: bundle,
+            log_path: None,
+            stdio: Stdio::default(),
+            monitor_cgroup: Some(monitor_cgroup(meta)),
+            deadline: ctx.config.timeouts.create,
+        })
+        .await?;
+    handler.runtime.start(&meta.id).await?;
+    Ok(monitored)
+}
+
+/// Ends it and has runtime and monitor forget it. Idempotent, also where there never was one.
+pub(crate) async fn end(ctx: &Context, meta: &SandboxMeta) -> Result<()> {
+    if !is_needed(meta) {
+        return Ok(());
+    }
+    let mut failures = Failures::default();
+    let monitored = ctx.store.sandbox_exact(&meta.id).and_then(|sandbox| sandbox.status().pause.clone());
+    if let Ok((_, handler)) = ctx.handler("StopPodSandbox", &meta.handler) {
+        let delete = DeleteRequest { id: meta.id.clone(), force: true };
+        failures.note(handler.runtime.delete(&delete).await);
+        failures.note(handler.monitor.remove(&meta.id, monitored.as_ref()).await);
+    }
+    for cgroup in [cgroup(meta), monitor_cgroup(meta)] {
+        if ctx.node.is_populated(&cgroup) {
+            failures.note(ctx.node.kill_cgroup(&cgroup, UNDO_DEADLINE).await);
+        }
+        failures.note(ctx.node.remove_cgroup(&cgroup).await);
+    }
+    failures.into_result("pause", &meta.id)
+}

@@ -1,0 +1,325 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a RunPodSandbox request must be, and when two of them ask for the same pod. Pure.
+
+use std::net::IpAddr;
+use std::path::{Component, Path, PathBuf};
+
+use hull_cri_api::v1;
+use hull_pod_network::{DnsConfig, PortMapping, Protocol};
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Result};
+use crate::model::SandboxKey;
+
+const OPERATION: &str = "RunPodSandbox";
+
+/// The longest name, namespace, uid or hostname taken; the kubelet's own are at most 253.
+const MAX_NAME: usize = 253;
+/// The longest label or annotation key with its value.
+const MAX_PAIR: usize = 256 * 1024;
+
+pub(crate) fn invalid(operation: &'static str, field: &str, problem: impl Into<String>) -> Error {
+    Error::InvalidArgument { operation, field: field.to_owned(), problem: problem.into() }
+}
+
+/// Checks a pod's configuration and returns its key.
+pub(crate) fn validate(config: &v1::PodSandboxConfig) -> Result<SandboxKey> {
+    let metadata = config.metadata.as_ref().ok_or_else(|| invalid(OPERATION, "config.metadata", "is missing"))?;
+    for (field, value) in [
+        ("config.metadata.name", &metadata.name),
+        ("config.metadata.namespace", &metadata.namespace),
+        ("config.metadata.uid", &metadata.uid),
+    ] {
+        name(OPERATION, field, value)?;
+    }
+    if config.hostname.len() > 64 {
+        return Err(invalid(OPERATION, "config.hostname", "is longer than the kernel's 64 bytes"));
+    }
+    if !config.log_directory.is_empty() {
+        clean_absolute(OPERATION, "config.log_directory", &config.log_directory)?;
+    }
+    pairs(OPERATION, "config.labels", &config.labels)?;
+    pairs(OPERATION, "config.annotations", &config.annotations)?;
+    port_mappings(config)?;
+    if let Some(linux) = &config.linux {
+        if !linux.cgroup_parent.is_empty() {
+            cgroup_parent(&linux.cgroup_parent)?;
+        }
+        namespaces(linux)?;
+    }
+    Ok(SandboxKey {
+        namespace: metadata.namespace.clone(),
+        name: metadata.name.clone(),
+        uid: metadata.uid.clone(),
+        attempt: metadata.attempt,
+    })
+}
+
+/// A name that may stand in messages, files and annotations.
+pub(crate) fn name(operation: &'static str, field: &str, value: &str) -> Result<()> {
+    if value.is_empty() {
+        return Err(invalid(operation, field, "must not be empty"));
+    }
+    if value.len() > MAX_NAME {
+        return Err(invalid(operation, field, format!("is {} bytes long; at most {MAX_NAME} are taken", value.len())));
+    }
+    if value.contains(|c: char| c.is_control() || c == '/') {
+        return Err(invalid(operation, field, "must not contain control characters or '/'"));
+    }
+    Ok(())
+}
+
+pub(crate) fn pairs(
+    operation: &'static str,
+    field: &str,
+    map: &std::collections::HashMap<String, String>,
+) -> Result<()> {
+    for (key, value) in map {
+        if key.is_empty() {
+            return Err(invalid(operation, field, "a key is empty"));
+        }
+        if key.len() + value.len() > MAX_PAIR {
+            return Err(invalid(operation, &format!("{field}[{key:.60}]"), format!("is longer than {MAX_PAIR} bytes")));
+        }
+    }
+    Ok(())
+}
+
+/// An absolute path without `..` or NUL, at most `PATH_MAX` long.
+pub(crate) fn clean_absolute(operation: &'static str, field: &str, path: &str) -> Result<PathBuf> {
+    if path.contains('\0') {
+        return Err(invalid(operation, field, "contains a NUL byte"));
+    }
+    if path.len() >= 4096 {
+        return Err(invalid(operation, field, "is longer than the kernel's 4095 bytes"));
+    }
+    let path = Path::new(path);
+    if !path.is_absolute() {
+        return Err(invalid(operation, field, format!("{} is not absolute", path.display())));
+    }
+    if path.components().any(|part| part == Component::ParentDir) {
+        return Err(invalid(operation, field, format!("{} leaves its directory by '..'", path.display())));
+    }
+    Ok(path.components().collect())
+}
+
+/// The cgroupfs form of a pod's cgroup.
+pub(crate) fn cgroup_parent(parent: &str) -> Result<PathBuf> {
+    let field = "config.linux.cgroup_parent";
+    if parent.ends_with(".slice") {
+        return Err(invalid(
+            OPERATION,
+            field,
+            format!("{parent} is a systemd slice, but cgroup_driver is \"cgroupfs\": set the kubelet's cgroupDriver to cgroupfs"),
+        ));
+    }
+    let absolute = if parent.starts_with('/') { parent.to_owned() } else { format!("/{parent}") };
+    let path = clean_absolute(OPERATION, field, &absolute)?;
+    if path == Path::new("/") {
+        return Err(invalid(OPERATION, field, "must not be the root"));
+    }
+    Ok(path)
+}
+
+fn namespaces(linux: &v1::LinuxPodSandboxConfig) -> Result<()> {
+    let Some(options) = linux.security_context.as_ref().and_then(|context| context.namespace_options.as_ref()) else {
+        return Ok(());
+    };
+    let field = "config.linux.security_context.namespace_options";
+    let mode = |name: &str, value: i32| {
+        v1::NamespaceMode::try_from(value).map_err(|_| invalid(OPERATION, &format!("{field}.{name}"), format!("unknown mode {value}")))
+    };
+    for (name, value) in [("network", options.network), ("ipc", options.ipc)] {
+        if !matches!(mode(name, value)?, v1::NamespaceMode::Pod | v1::NamespaceMode::Node) {
+            return Err(invalid(OPERATION, &format!("{field}.{name}"), "must be POD or NODE for a pod sandbox"));
+        }
+    }
+    if mode("pid", options.pid)? == v1::NamespaceMode::Target {
+        return Err(invalid(OPERATION, &format!("{field}.pid"), "TARGET is for containers"));
+    }
+    if let Some(user) = &options.userns_options {
+        if mode("userns_options.mode", user.mode)? != v1::NamespaceMode::Node {
+            return Err(Error::Unimplemented { what: "RunPodSandbox: user namespaces (userns_options)".into() });
+        }
+    }
+    Ok(())
+}
+
+fn port_mappings(config: &v1::PodSandboxConfig) -> Result<Vec<PortMapping>> {
+    config
+        .port_mappings
+        .iter()
+        .enumerate()
+        .filter(|(_, mapping)| mapping.host_port != 0)
+        .map(|(index, mapping)| {
+            let field = |name: &str| format!("config.port_mappings[{index}].{name}");
+            let port = |name: &str, value: i32| {
+                u16::try_from(value)
+                    .ok()
+                    .filter(|port| *port > 0)
+                    .ok_or_else(|| invalid(OPERATION, &field(name), format!("{value} is not a port (1 to 65535)")))
+            };
+            let protocol = match v1::Protocol::try_from(mapping.protocol) {
+                Ok(v1::Protocol::Tcp) => Protocol::Tcp,
+                Ok(v1::Protocol::Udp) => Protocol::Udp,
+                Ok(v1::Protocol::Sctp) => Protocol::Sctp,
+                Err(_) => return Err(invalid(OPERATION, &field("protocol"), "unknown protocol")),
+            };
+            let host_ip = match mapping.host_ip.as_str() {
+                "" => None,
+                text => Some(text.parse::<IpAddr>().map_err(|_| {
+                    invalid(OPERATION, &field("host_ip"), format!("{text:?} is not an IP address"))
+                })?),
+            };
+            Ok(PortMapping {
+                protocol,
+                container_port: port("container_port", mapping.container_port)?,
+                host_port: port("host_port", mapping.host_port)?,
+                host_ip,
+            })
+        })
+        .collect()
+}
+
+/// What the network is asked for; the configuration has been validated.
+pub(crate) fn attach_request(
+    id: &str,
+    config: &v1::PodSandboxConfig,
+    netns: &Path,
+) -> Result<hull_pod_network::AttachRequest> {
+    let metadata = config.metadata.clone().unwrap_or_default();
+    Ok(hull_pod_network::AttachRequest {
+        sandbox_id: id.to_owned(),
+        pod_name: metadata.name,
+        pod_namespace: metadata.namespace,
+        pod_uid: metadata.uid,
+        netns: netns.to_owned(),
+        cgroup_parent: config.linux.as_ref().map(|linux| linux.cgroup_parent.clone()).filter(|p| !p.is_empty()),
+        annotations: config.annotations.clone().into_iter().collect(),
+        port_mappings: port_mappings(config)?,
+        dns: config.dns_config.clone().map(|dns| DnsConfig {
+            servers: dns.servers,
+            searches: dns.searches,
+            options: dns.options,
+        }),
+    })
+}
+
+/// Whether two requests with one key ask for the same pod: what changes the pod, and nothing that
+/// the kubelet may send differently in a retry.
+pub(crate) fn fingerprint(config: &v1::PodSandboxConfig, handler: &str) -> String {
+    use prost::Message;
+    let linux = config.linux.clone().unwrap_or_default();
+    let context = linux.security_context.unwrap_or_default();
+    let mut hash = Sha256::new();
+    let mut add = |part: &[u8]| {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    };
+    add(handler.as_bytes());
+    add(config.hostname.as_bytes());
+    add(config.log_directory.as_bytes());
+    add(linux.cgroup_parent.as_bytes());
+    add(&context.namespace_options.unwrap_or_default().encode_to_vec());
+    add(&[u8::from(context.privileged)]);
+    for mapping in &config.port_mappings {
+        add(&mapping.encode_to_vec());
+    }
+    add(config.annotations.get("io.kubernetes.container.hash").map_or("", String::as_str).as_bytes());
+    crate::id::hex(&hash.finalize())
+}
+
+/// `/etc/resolv.conf` as the pod wants it; `None`: as the node's.
+pub(crate) fn resolv_conf(dns: Option<&v1::DnsConfig>) -> Option<String> {
+    let dns = dns?;
+    if dns.servers.is_empty() && dns.searches.is_empty() && dns.options.is_empty() {
+        return None;
+    }
+    let mut text = String::new();
+    if !dns.searches.is_empty() {
+        text.push_str(&format!("search {}\n", dns.searches.join(" ")));
+    }
+    for server in &dns.servers {
+        text.push_str(&format!("nameserver {server}\n"));
+    }
+    if !dns.options.is_empty() {
+        text.push_str(&format!("options {}\n", dns.options.join(" ")));
+    }
+    Some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn config() -> v1::PodSandboxConfig {
+        v1::PodSandboxConfig {
+            metadata: Some(v1::PodSandboxMetadata {
+                name: "web".into(),
+                uid: "u-1".into(),
+                namespace: "default".into(),
+                attempt: 0,
+            }),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn a_minimal_pod_is_fine() {
+        assert_eq!(validate(&config()).unwrap().name, "web");
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        type Break = fn(&mut v1::PodSandboxConfig);
+        let rows: [(Break, &str); 9] = [
+            (|c| c.metadata = None, "config.metadata: is missing"),
+            (|c| c.metadata.as_mut().unwrap().name.clear(), "config.metadata.name: must not be empty"),
+            (|c| c.metadata.as_mut().unwrap().uid = "x".repeat(5000), "config.metadata.uid: is 5000 bytes long"),
+            (|c| c.metadata.as_mut().unwrap().namespace = "../x".into(), "must not contain control characters or '/'"),
+            (|c| c.log_directory = "logs".into(), "config.log_directory: logs is not absolute"),
+            (|c| c.log_directory = "/a/../../etc".into(), "leaves its directory by '..'"),
+            (|c| c.hostname = "h".repeat(65), "config.hostname: is longer than the kernel's 64 bytes"),
+            (
+                |c| c.port_mappings = vec![v1::PortMapping { container_port: 80, host_port: 70000, ..Default::default() }],
+                "config.port_mappings[0].host_port: 70000 is not a port",
+            ),
+            (
+                |c| c.linux = Some(v1::LinuxPodSandboxConfig { cgroup_parent: "a.slice".into(), ..Default::default() }),
+                "is a systemd slice",
+            ),
+        ];
+        for (break_it, expected) in rows {
+            let mut config = config();
+            break_it(&mut config);
+            let error = validate(&config).unwrap_err().to_string();
+            assert!(error.starts_with("RunPodSandbox: ") && error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn resolv_conf_has_a_line_per_server() {
+        let dns = v1::DnsConfig {
+            servers: vec!["10.0.0.10".into(), "1.1.1.1".into()],
+            searches: vec!["a.local".into(), "b.local".into()],
+            options: vec!["ndots:5".into()],
+        };
+        assert_eq!(
+            resolv_conf(Some(&dns)).unwrap(),
+            "search a.local b.local\nnameserver 10.0.0.10\nnameserver 1.1.1.1\noptions ndots:5\n"
+        );
+        assert_eq!(resolv_conf(Some(&v1::DnsConfig::default())), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_names_are_taken_or_refused(name in ".*", log in ".*", parent in ".*") {
+            let mut config = config();
+            config.metadata.as_mut().unwrap().name = name;
+            config.log_directory = log;
+            config.linux = Some(v1::LinuxPodSandboxConfig { cgroup_parent: parent, ..Default::default() });
+            let _ = validate(&config);
+        }
+    }
+}

@@ -1,0 +1,360 @@
+// SPDX-License-Identifier: Apache-2.0
+//! RunPodSandbox: admit, then make the pod stage by stage.
+//!
+//! ```text
+//! admit -> record -> cgroup -> namespaces -> files -> network -> [pause] -> ready
+//!            |______________ any failure: teardown of everything, by id ______|
+//! ```
+//! The record *creating* is durable before anything is made; every name derives from the id, so that
+//! record is the undo list of a daemon that dies in between.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use hull_cri_api::v1;
+use hull_failpoint::failpoint;
+use hull_netns::PodNamespaces;
+use hull_pod_network::NetworkStatus;
+
+use crate::context::Context;
+use crate::error::{Error, Result};
+use crate::id;
+use crate::layout::make_dir;
+use crate::model::{AttachmentRecord, SandboxMeta, SandboxPhase, SandboxStatus};
+use crate::operation::{Admission, Operation, Waiter};
+use crate::records::blocking;
+use crate::sandbox::{pause, release, remove, request, teardown};
+use crate::store::{Found, Sandbox};
+
+const RPC: &str = "RunPodSandbox";
+/// Stages that touch only the local disk and kernel.
+const LOCAL: Duration = Duration::from_secs(60);
+/// A pod's `/dev/shm`, in bytes.
+const SHM_SIZE: u64 = 64 << 20;
+
+/// Runs a pod sandbox, or finds the one that this very request already made; returns its id.
+pub(crate) async fn run(ctx: &Context, request: v1::RunPodSandboxRequest) -> Result<String> {
+    let config = request.config.ok_or_else(|| request::invalid(RPC, "config", "is missing"))?;
+    let key = request::validate(&config)?;
+    let (handler, _) = ctx.handler(RPC, &request.runtime_handler)?;
+    let fingerprint = request::fingerprint(&config, &handler);
+    loop {
+        let meta = plan(ctx, &config, &request.runtime_handler, handler.clone())?;
+        let found = ctx.store.admit_sandbox(&key, &fingerprint, || {
+            Sandbox::new(meta, fingerprint.clone(), SandboxStatus::creating())
+        });
+        match found {
+            Found::New(sandbox, Admission::Run(operation)) => {
+                let waiter = operation.waiter();
+                spawn(ctx, sandbox.clone(), operation);
+                return tell(ctx, sandbox, waiter).await;
+            }
+            Found::New(_, _) => return Err(Error::Lost { operation: RPC, id: key.name }),
+            Found::Busy(sandbox, Admission::Join(operation)) => {
+                let waiter = operation.waiter();
+                return tell(ctx, sandbox, waiter).await;
+            }
+            Found::Busy(_, Admission::Cancel(operation)) => {
+                operation.cancel();
+                let _ = operation.ended().await;
+            }
+            Found::Busy(
+                _,
+                Admission::Wait(operation)
+                | Admission::Shorten(operation)
+                | Admission::Refuse(operation)
+                | Admission::Run(operation),
+            ) => {
+                let _ = operation.ended().await;
+            }
+            Found::Idle(sandbox) => {
+                if let Some(id) = settle(ctx, &sandbox, &fingerprint).await? {
+                    return Ok(id);
+                }
+            }
+        }
+    }
+}
+
+/// What to do with a finished sandbox that has the key: its id, or `None` to ask again.
+async fn settle(ctx: &Context, sandbox: &Arc<Sandbox>, fingerprint: &str) -> Result<Option<String>> {
+    let status = sandbox.status();
+    let same = sandbox.fingerprint == fingerprint && status.phase == SandboxPhase::Ready;
+    if same {
+        if !status.claimed {
+            claim(ctx, sandbox).await?;
+        }
+        return Ok(Some(sandbox.id().to_owned()));
+    }
+    if !status.claimed {
+        remove::remove(ctx, sandbox.id()).await?;
+        return Ok(None);
+    }
+    let key = sandbox.meta.key();
+    let detail = if status.phase == SandboxPhase::Ready {
+        "it was made from another configuration; stop and remove it, or use a higher attempt"
+    } else {
+        "it is stopped; remove it, or use a higher attempt"
+    };
+    Err(Error::AlreadyExists {
+        operation: RPC,
+        name: format!("pod {}/{} (uid {}, attempt {})", key.namespace, key.name, key.uid, key.attempt),
+        id: sandbox.id().to_owned(),
+        detail: detail.to_owned(),
+    })
+}
+
+/// Waits for the outcome and tells the caller. A caller that leaves before makes the sandbox unclaimed.
+async fn tell(ctx: &Context, sandbox: Arc<Sandbox>, waiter: Waiter) -> Result<String> {
+    let guard = Untold { ctx: ctx.clone(), sandbox: sandbox.clone(), waiter: Some(waiter) };
+    if let Some(waiter) = &guard.waiter {
+        waiter.outcome().await.map_err(Error::Shared)?;
+        if !sandbox.status().claimed {
+            claim(ctx, &sandbox).await?;
+        }
+        waiter.deliver();
+    }
+    Ok(sandbox.id().to_owned())
+}
+
+/// In a task of its own: a caller that leaves does not tear the write apart from its publication.
+async fn claim(ctx: &Context, sandbox: &Arc<Sandbox>) -> Result<()> {
+    let (ctx, sandbox_) = (ctx.clone(), sandbox.clone());
+    let claimed = ctx.tasks.clone().spawn(async move { ctx.change_sandbox(&sandbox_, |s| s.claimed = true).await });
+    claimed.await.unwrap_or_else(|_| Err(Error::Lost { operation: RPC, id: sandbox.id().to_owned() }))
+}
+
+struct Untold {
+    ctx: Context,
+    sandbox: Arc<Sandbox>,
+    waiter: Option<Waiter>,
+}
+
+impl Drop for Untold {
+    fn drop(&mut self) {
+        let Some(waiter) = self.waiter.take() else { return };
+        let operation = waiter.operation().clone();
+        drop(waiter);
+        if operation.ended_well_untold() {
+            unclaim(&self.ctx, &self.sandbox);
+        }
+    }
+}
+
+/// Hides a sandbox whose id reached nobody, until its request comes again or its time is over.
+pub(crate) fn unclaim(ctx: &Context, sandbox: &Arc<Sandbox>) {
+    let (ctx_, sandbox) = (ctx.clone(), sandbox.clone());
+    ctx.tasks.spawn(async move {
+        if let Err(error) = ctx_.change_sandbox(&sandbox, |status| status.claimed = false).await {
+            tracing::warn!(sandbox = sandbox.id(), error = %crate::error::chain(&error), "cannot hide an unclaimed sandbox");
+        }
+        expire(&ctx_, &sandbox);
+    });
+}
+
+/// Undoes an unclaimed sandbox when its time is over.
+pub(crate) fn expire(ctx: &Context, sandbox: &Arc<Sandbox>) {
+    let (ctx_, sandbox) = (ctx.clone(), sandbox.clone());
+    ctx.tasks.spawn(async move {
+        tokio::select! {
+            () = ctx_.shutdown.cancelled() => return,
+            () = tokio::time::sleep(ctx_.config.timeouts.unclaimed) => {}
+        }
+        if !sandbox.status().claimed {
+            tracing::info!(sandbox = sandbox.id(), "nobody asked for it again: undoing it");
+            let _ = remove::remove(&ctx_, sandbox.id()).await;
+        }
+    });
+}
+
+/// What never changes of the new sandbox.
+fn plan(ctx: &Context, config: &v1::PodSandboxConfig, requested: &str, handler: String) -> Result<SandboxMeta> {
+    let id = id::new_id()?;
+    let parent = config.linux.as_ref().map_or("", |linux| linux.cgroup_parent.as_str());
+    let cgroup_parent =
+        if parent.is_empty() { PathBuf::from("/hull").join(&id) } else { request::cgroup_parent(parent)? };
+    let mut meta = SandboxMeta {
+        owns_cgroup_parent: parent.is_empty() || !ctx.node.cgroup_exists(&cgroup_parent),
+        handler,
+        requested_handler: requested.to_owned(),
+        config: config.clone(),
+        created_at: SystemTime::now(),
+        cgroup_parent,
+        hostname: config.hostname.clone(),
+        id,
+    };
+    if meta.hostname.is_empty() {
+        meta.hostname =
+            if meta.host_network() { ctx.node.hostname() } else { meta.id.chars().take(12).collect() };
+    }
+    Ok(meta)
+}
+
+fn spawn(ctx: &Context, sandbox: Arc<Sandbox>, operation: Arc<Operation>) {
+    let body = make_or_undo(ctx.clone(), sandbox.clone(), operation.clone());
+    let (ctx_, operation_) = (ctx.clone(), operation.clone());
+    ctx.spawn_operation(operation, body, move |outcome| {
+        let made = outcome.is_ok();
+        sandbox.slot.finish(&operation_, outcome);
+        if made && operation_.ended_well_untold() {
+            unclaim(&ctx_, &sandbox);
+        }
+    });
+}
+
+async fn make_or_undo(ctx: Context, sandbox: Arc<Sandbox>, operation: Arc<Operation>) -> Result<()> {
+    let result = make(&ctx, &sandbox, &operation).await;
+    if let Err(error) = result {
+        let undo = operation.mark("undo", teardown::everything(&ctx, &sandbox)).await;
+        ctx.store.drop_sandbox(&sandbox);
+        if let Err(undo) = undo {
+            // The record stays: the next start tries again.
+            tracing::warn!(sandbox = sandbox.id(), error = %crate::error::chain(&undo), "undo is not complete");
+        }
+        return Err(error);
+    }
+    Ok(())
+}
+
+async fn make(ctx: &Context, sandbox: &Arc<Sandbox>, operation: &Operation) -> Result<()> {
+    let mut status = (*sandbox.status()).clone();
+    let record = ctx.sandbox_record(sandbox, &status);
+    operation.stage("sandbox.run.record", LOCAL, ctx.records.put_sandbox(record)).await?;
+    operation.stage("sandbox.run.cgroup", LOCAL, ctx.node.create_cgroup(&sandbox.meta.cgroup_parent)).await?;
+    status.namespaces =
+        operation.stage("sandbox.run.namespaces", LOCAL, ctx.netns.create(&namespaces(&sandbox.meta))).await?;
+    operation.stage("sandbox.run.files", LOCAL, files(ctx, &sandbox.meta)).await?;
+    if let Some(netns) = &status.namespaces.network {
+        let deadline = ctx.config.timeouts.network * 2 + Duration::from_secs(10);
+        status.ips =
+            operation.stage("sandbox.run.network", deadline, attach(ctx, &sandbox.meta, netns.as_path())).await?;
+    }
+    if pause::is_needed(&sandbox.meta) {
+        let deadline = ctx.config.timeouts.create;
+        let pause = pause::start(ctx, &sandbox.meta, &status.namespaces);
+        status.pause = Some(operation.stage("sandbox.run.pause", deadline, pause).await?);
+    }
+    status.phase = SandboxPhase::Ready;
+    operation
+        .stage("sandbox.run.ready", LOCAL, async {
+            ctx.change_sandbox(sandbox, |current| {
+                status.claimed = operation.has_waiters();
+                *current = status;
+            })
+            .await
+        })
+        .await
+}
+
+fn namespaces(meta: &SandboxMeta) -> hull_netns::CreateRequest {
+    let options = meta.namespace_options();
+    let own_network = options.network != v1::NamespaceMode::Node as i32;
+    let own_ipc = options.ipc != v1::NamespaceMode::Node as i32;
+    let sysctls = meta.config.linux.as_ref().map(|linux| linux.sysctls.clone()).unwrap_or_default();
+    hull_netns::CreateRequest {
+        id: meta.id.clone(),
+        network: own_network,
+        ipc: own_ipc,
+        uts: own_network,
+        hostname: if own_network { meta.hostname.clone() } else { String::new() },
+        // Those of a namespace shared with the host would change the host: the kubelet asks for them
+        // only by mistake, and the peers skip them too.
+        sysctls: sysctls.into_iter().filter(|(name, _)| belongs_to_pod(name, own_network, own_ipc)).collect(),
+    }
+}
+
+fn belongs_to_pod(name: &str, own_network: bool, own_ipc: bool) -> bool {
+    let name = name.replace('/', ".");
+    let shared = (!own_network && (name.starts_with("net.") || name == "kernel.hostname" || name == "kernel.domainname"))
+        || (!own_ipc
+            && ["kernel.shm", "kernel.msg", "kernel.sem", "fs.mqueue."].iter().any(|prefix| name.starts_with(prefix)));
+    if shared {
+        tracing::warn!(sysctl = name, "belongs to a namespace that the pod shares with the host: skipped");
+    }
+    !shared
+}
+
+async fn files(ctx: &Context, meta: &SandboxMeta) -> Result<()> {
+    let dir = ctx.layout.sandbox_dir(&meta.id);
+    let shm = ctx.layout.shm(&meta.id);
+    let hostname = (ctx.layout.hostname(&meta.id), format!("{}\n", meta.hostname));
+    let resolv = (ctx.layout.resolv_conf(&meta.id), request::resolv_conf(meta.config.dns_config.as_ref()));
+    let logs = log_directory(ctx, meta);
+    let own_ipc = meta.namespace_options().ipc != v1::NamespaceMode::Node as i32;
+    let shm_ = shm.clone();
+    blocking(move || {
+        let io = |path: &std::path::Path| {
+            let context = format!("write {}", path.display());
+            move |e| Error::io(context, e)
+        };
+        failpoint!("sandbox.files.write").map_err(io(&dir))?;
+        make_dir(&dir, 0o711).map_err(io(&dir))?;
+        make_dir(&logs, 0o755).map_err(io(&logs))?;
+        if own_ipc {
+            make_dir(&shm_, 0o711).map_err(io(&shm_))?;
+        }
+        write_readable(&hostname.0, hostname.1.as_bytes()).map_err(io(&hostname.0))?;
+        let text = match resolv.1 {
+            Some(text) => text,
+            // A node without one has no resolver to offer.
+            None => std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
+        };
+        write_readable(&resolv.0, text.as_bytes()).map_err(io(&resolv.0))
+    })
+    .await?;
+    if own_ipc {
+        ctx.node.mount_shm(&shm, SHM_SIZE).await?;
+    }
+    Ok(())
+}
+
+/// A file that every user of the pod may read, whatever the daemon's umask.
+fn write_readable(path: &std::path::Path, bytes: &[u8]) -> std::io::Result<()> {
+    std::fs::write(path, bytes)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644))
+}
+
+/// Where the pod's containers log.
+pub(crate) fn log_directory(ctx: &Context, meta: &SandboxMeta) -> PathBuf {
+    match meta.config.log_directory.as_str() {
+        "" => ctx.layout.default_log_dir(&meta.id),
+        dir => PathBuf::from(dir),
+    }
+}
+
+async fn attach(ctx: &Context, meta: &SandboxMeta, netns: &std::path::Path) -> Result<Vec<std::net::IpAddr>> {
+    if let NetworkStatus::NotReady { reason, message } = ctx.network.status() {
+        return Err(hull_pod_network::Error::NotReady { reason, message }.into());
+    }
+    let wanted = request::attach_request(&meta.id, &meta.config, netns)?;
+    release::refuse_held_ports(ctx, &wanted.port_mappings)?;
+    let attachment = ctx.network.plan(&wanted).await?;
+    let record = AttachmentRecord { boot_id: ctx.node.boot_id().to_owned(), attachment, releasing: false };
+    ctx.records.put_attachment(record.clone()).await?;
+    match ctx.network.attach(&record.attachment).await {
+        Ok(attached) => Ok(attached.ips),
+        Err(error) => {
+            if let hull_pod_network::Error::Attach { released, .. } = &error {
+                match released {
+                    None => ctx.records.delete_attachment(&meta.id).await?,
+                    Some(_) => release::later(ctx, record).await,
+                }
+            }
+            Err(error.into())
+        }
+    }
+}
+
+/// The namespaces that a sandbox of an earlier daemon should have.
+pub(crate) fn expects_namespaces(meta: &SandboxMeta) -> bool {
+    let request = namespaces(meta);
+    request.network || request.ipc || request.uts
+}
+
+/// Whether what is pinned is all that the pod was given.
+pub(crate) fn are_complete(meta: &SandboxMeta, found: &PodNamespaces) -> bool {
+    let wanted = namespaces(meta);
+    (!wanted.network || found.network.is_some()) && (!wanted.ipc || found.ipc.is_some()) && (!wanted.uts || found.uts.is_some())
+}

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+//! StopPodSandbox: close admission, stop the containers side by side, release what the pod held.
+//!
+//! Idempotent, also for an unknown id, as the CRI demands of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::container;
+use crate::context::{Context, Failures};
+use crate::error::{Error, Result};
+use crate::model::SandboxPhase;
+use crate::operation::{Admission, OpKind, Operation};
+use crate::sandbox::teardown;
+use crate::store::Sandbox;
+
+/// How long containers get to stop by themselves when their pod is stopped.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Stops a pod sandbox.
+pub(crate) async fn stop(ctx: &Context, id: &str) -> Result<()> {
+    let Some(sandbox) = ctx.store.sandbox(id)? else { return Ok(()) };
+    loop {
+        match sandbox.slot.admit(OpKind::StopSandbox, sandbox.id(), "") {
+            Admission::Run(operation) => {
+                let waiter = operation.waiter();
+                spawn(ctx, sandbox.clone(), operation);
+                return waiter.outcome().await.map_err(Error::Shared);
+            }
+            Admission::Join(operation) => return operation.ended().await.map_err(Error::Shared),
+            Admission::Cancel(operation) => {
+                operation.cancel();
+                let _ = operation.ended().await;
+            }
+            Admission::Shorten(operation) | Admission::Wait(operation) | Admission::Refuse(operation) => {
+                let _ = operation.ended().await;
+            }
+        }
+    }
+}
+
+fn spawn(ctx: &Context, sandbox: Arc<Sandbox>, operation: Arc<Operation>) {
+    let (ctx_, sandbox_, operation_) = (ctx.clone(), sandbox.clone(), operation.clone());
+    let body = async move { run(&ctx_, &sandbox_, &operation_, GRACE).await };
+    let ended = operation.clone();
+    ctx.spawn_operation(operation, body, move |outcome| sandbox.slot.finish(&ended, outcome));
+}
+
+/// The body; remove calls it too, with no grace.
+pub(crate) async fn run(ctx: &Context, sandbox: &Arc<Sandbox>, operation: &Operation, grace: Duration) -> Result<()> {
+    if sandbox.status().phase == SandboxPhase::NotReady {
+        return Ok(());
+    }
+    let stopping = ctx.change_sandbox(sandbox, |status| status.phase = SandboxPhase::Stopping);
+    if let Err(error) = operation.mark("sandbox.stop.record", stopping).await {
+        // A full disk does not keep a pod from stopping; a daemon that dies now finds it ready and is asked again.
+        tracing::warn!(sandbox = sandbox.id(), error = %crate::error::chain(&error), "cannot record that it stops");
+        let mut status = (*sandbox.status()).clone();
+        status.phase = SandboxPhase::Stopping;
+        sandbox.publish(status);
+    }
+    operation.mark("sandbox.stop.containers", stop_containers(ctx, sandbox.id(), grace)).await?;
+    operation.mark("sandbox.stop.resources", teardown::resources(ctx, &sandbox.meta)).await?;
+    let stopped = ctx.change_sandbox(sandbox, |status| {
+        status.phase = SandboxPhase::NotReady;
+        status.pause = None;
+        status.namespaces = hull_netns::PodNamespaces::default();
+    });
+    operation.mark("sandbox.stop.done", stopped).await
+}
+
+/// All of them side by side; creations are cancelled and undone, every failure is reported.
+async fn stop_containers(ctx: &Context, sandbox_id: &str, grace: Duration) -> Result<()> {
+    let mut stops = tokio::task::JoinSet::new();
+    for container in ctx.store.containers_of(sandbox_id) {
+        let ctx = ctx.clone();
+        stops.spawn(async move { container::stop::stop_object(&ctx, &container, grace).await });
+    }
+    let mut failures = Failures::default();
+    while let Some(stopped) = stops.join_next().await {
+        failures.note(stopped.unwrap_or_else(|_| Err(Error::Lost { operation: "StopContainer", id: sandbox_id.to_owned() })));
+    }
+    failures.into_result("StopPodSandbox", sandbox_id)
+}

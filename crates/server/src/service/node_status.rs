@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Version, Status and RuntimeConfig.
+
+use std::collections::HashMap;
+
+use hull_cri_api::v1;
+use hull_pod_network::NetworkStatus;
+
+use crate::context::{Context, Daemon};
+use crate::error::Result;
+
+/// Who answers. The kubelet reads the first field as the version of its own protocol: always 0.1.0.
+pub(crate) fn version() -> v1::VersionResponse {
+    v1::VersionResponse {
+        version: "0.1.0".to_owned(),
+        runtime_name: "hull".to_owned(),
+        runtime_version: env!("CARGO_PKG_VERSION").to_owned(),
+        runtime_api_version: "v1".to_owned(),
+    }
+}
+
+/// Whether pods can be run, from what is known: never runs a program.
+pub(crate) fn status(ctx: &Context, verbose: bool) -> Result<v1::StatusResponse> {
+    let ready = v1::RuntimeCondition { r#type: "RuntimeReady".to_owned(), status: true, ..Default::default() };
+    Ok(v1::StatusResponse {
+        status: Some(v1::RuntimeStatus { conditions: vec![ready, network(ctx)] }),
+        info: if verbose { info(ctx) } else { HashMap::new() },
+        runtime_handlers: handlers(ctx),
+        features: Some(v1::RuntimeFeatures { supplemental_groups_policy: true, ..Default::default() }),
+    })
+}
+
+fn network(ctx: &Daemon) -> v1::RuntimeCondition {
+    let r#type = "NetworkReady".to_owned();
+    match ctx.network.status() {
+        NetworkStatus::Ready => v1::RuntimeCondition { r#type, status: true, ..Default::default() },
+        NetworkStatus::NotReady { reason, message } => v1::RuntimeCondition { r#type, status: false, reason, message },
+    }
+}
+
+/// One entry a name, and the empty name for the default.
+fn handlers(ctx: &Daemon) -> Vec<v1::RuntimeHandler> {
+    std::iter::once("")
+        .chain(ctx.handlers.keys().map(String::as_str))
+        .map(|name| v1::RuntimeHandler { name: name.to_owned(), features: Some(v1::RuntimeHandlerFeatures::default()) })
+        .collect()
+}
+
+fn info(ctx: &Daemon) -> HashMap<String, String> {
+    let config = &ctx.config;
+    let ledger: Vec<String> =
+        ctx.ledger.lock().unwrap_or_else(std::sync::PoisonError::into_inner).keys().cloned().collect();
+    let document = serde_json::json!({
+        "root": config.root,
+        "stateDir": config.run_root,
+        "listen": config.listen,
+        "defaultRuntimeHandler": config.runtime.default,
+        "runtimeHandlers": ctx.handlers.iter().map(|(name, handler)| (name, handler.runtime.path())).collect::<HashMap<_, _>>(),
+        "cgroupDriver": "cgroupfs",
+        "networksNotYetReleased": ledger,
+        "operations": operations(ctx),
+    });
+    HashMap::from([("config".to_owned(), document.to_string())])
+}
+
+/// What runs now.
+fn operations(ctx: &Daemon) -> Vec<serde_json::Value> {
+    let sandboxes = ctx.store.sandboxes().into_iter().filter_map(|sandbox| sandbox.slot.current());
+    let containers = ctx.store.containers().into_iter().filter_map(|container| container.slot.current());
+    sandboxes
+        .chain(containers)
+        .map(|operation| {
+            let (stage, age) = operation.progress();
+            serde_json::json!({
+                "operation": operation.kind.rpc(),
+                "id": operation.id,
+                "stage": stage,
+                "ageSeconds": age.as_secs_f64(),
+                "cancelled": operation.is_cancelled(),
+            })
+        })
+        .collect()
+}
+
+/// The kubelet configures itself from this.
+pub(crate) fn runtime_config() -> v1::RuntimeConfigResponse {
+    v1::RuntimeConfigResponse {
+        linux: Some(v1::LinuxRuntimeConfiguration { cgroup_driver: v1::CgroupDriver::Cgroupfs as i32 }),
+    }
+}

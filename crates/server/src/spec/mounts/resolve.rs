@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Finds the sources of mounts on the host. Touches the host's file systems: call it where blocking is
+//! allowed, with a deadline, because a path may lie on a file server that hangs.
+
+use std::fs::DirBuilder;
+use std::io::ErrorKind;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use hull_cri_api::v1;
+use hull_failpoint::failpoint;
+
+use super::propagation::MountTable;
+use super::{Propagation, ResolvedMount, destination};
+use crate::spec::{HandlerFacts, NodeFacts, SpecError};
+
+/// Checks the kubelet's mounts, follows symlinks of their host paths, and creates a missing path as a
+/// directory (0755), which stays: others may have begun to use it.
+///
+/// Errors: relative or empty paths, a source whose file system does not propagate as wanted
+/// ([`SpecError::NotShared`]), and [`SpecError::Unsupported`] for image volumes, id-mapped mounts,
+/// relabelling on a node with SELinux, and recursive read-only where the handler cannot.
+pub fn resolve_mounts(
+    mounts: &[v1::Mount],
+    facts: &NodeFacts,
+    handler: &HandlerFacts,
+) -> Result<Vec<ResolvedMount>, SpecError> {
+    // Everything is checked before anything is created.
+    let checked = mounts.iter().map(|it| check(it, facts, handler)).collect::<Result<Vec<_>, _>>()?;
+    let mut table = None;
+    let mut resolved = Vec::with_capacity(checked.len());
+    for mut mount in checked {
+        mount.source = resolve_source(&mount.source)?;
+        if mount.propagation != Propagation::Private {
+            let table = match &table {
+                Some(table) => table,
+                None => table.insert(MountTable::read()?),
+            };
+            table.check(&mount)?;
+        }
+        resolved.push(mount);
+    }
+    Ok(resolved)
+}
+
+fn check(
+    mount: &v1::Mount,
+    facts: &NodeFacts,
+    handler: &HandlerFacts,
+) -> Result<ResolvedMount, SpecError> {
+    let at = &mount.container_path;
+    if mount.image.as_ref().is_some_and(|it| !it.image.is_empty()) || !mount.image_sub_path.is_empty() {
+        return Err(SpecError::unsupported("mounts.image", format!("image volume at {at}: not yet")));
+    }
+    if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
+        let reason = format!("id-mapped mount at {at}: not yet");
+        return Err(SpecError::unsupported("mounts.uidMappings", reason));
+    }
+    if mount.selinux_relabel && facts.selinux {
+        let reason = format!("mount at {at}: SELinux is enabled on this node, and labels are not set yet");
+        return Err(SpecError::unsupported("mounts.selinux_relabel", reason));
+    }
+    let propagation = match v1::MountPropagation::try_from(mount.propagation) {
+        Ok(v1::MountPropagation::PropagationPrivate) => Propagation::Private,
+        Ok(v1::MountPropagation::PropagationHostToContainer) => Propagation::HostToContainer,
+        Ok(v1::MountPropagation::PropagationBidirectional) => Propagation::Bidirectional,
+        Err(_) => {
+            let problem = format!("unknown value {} of the mount at {at}", mount.propagation);
+            return Err(SpecError::invalid("mounts.propagation", problem));
+        }
+    };
+    check_recursive_read_only(mount, propagation, handler)?;
+    if !mount.host_path.starts_with('/') || mount.host_path.contains('\0') {
+        let problem = format!("{:?} of the mount at {at} is not an absolute path", mount.host_path);
+        return Err(SpecError::invalid("mounts.host_path", problem));
+    }
+    Ok(ResolvedMount {
+        destination: destination(mount)?,
+        source: PathBuf::from(&mount.host_path),
+        readonly: mount.readonly,
+        recursive_read_only: mount.recursive_read_only,
+        propagation,
+    })
+}
+
+/// The word `RROUnsupported` is what the kubelet looks for.
+fn check_recursive_read_only(
+    mount: &v1::Mount,
+    propagation: Propagation,
+    handler: &HandlerFacts,
+) -> Result<(), SpecError> {
+    const FIELD: &str = "mounts.recursive_read_only";
+    let at = &mount.container_path;
+    if !mount.recursive_read_only {
+        return Ok(());
+    }
+    if !mount.readonly {
+        return Err(SpecError::invalid(FIELD, format!("the mount at {at} must be readonly too")));
+    }
+    if propagation != Propagation::Private {
+        return Err(SpecError::invalid(FIELD, format!("the mount at {at} must have private propagation")));
+    }
+    if !handler.recursive_read_only {
+        let reason = format!("RROUnsupported: mount at {at}: the runtime handler or the kernel cannot");
+        return Err(SpecError::unsupported(FIELD, reason));
+    }
+    Ok(())
+}
+
+fn resolve_source(path: &Path) -> Result<PathBuf, SpecError> {
+    let failed = |step| move |source| SpecError::Io { step, path: path.to_owned(), source };
+    match std::fs::canonicalize(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            failpoint!("spec.mounts.create").map_err(failed("create the host path of a mount,"))?;
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o755)
+                .create(path)
+                .map_err(failed("create the host path of a mount,"))?;
+            std::fs::canonicalize(path).map_err(failed("resolve the host path of a mount,"))
+        }
+        found => found.map_err(failed("resolve the host path of a mount,")),
+    }
+}

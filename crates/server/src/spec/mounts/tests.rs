@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+use super::*;
+use crate::spec::tests::{Fixture, facts, strings};
+use crate::spec::{HandlerFacts, generate};
+
+fn cri(host: &str, container: &str) -> v1::Mount {
+    v1::Mount { host_path: host.to_owned(), container_path: container.to_owned(), ..Default::default() }
+}
+
+fn resolve(mount: v1::Mount) -> Result<Vec<ResolvedMount>, SpecError> {
+    resolve_mounts(&[mount], &facts(), &HandlerFacts::default())
+}
+
+fn resolved(destination: &str) -> ResolvedMount {
+    ResolvedMount {
+        destination: PathBuf::from(destination),
+        source: PathBuf::from("/src"),
+        readonly: false,
+        recursive_read_only: false,
+        propagation: Propagation::Private,
+    }
+}
+
+fn mounts_with(own: Vec<ResolvedMount>, change: impl FnOnce(&mut Fixture)) -> Vec<Mount> {
+    let mut fixture = Fixture::new();
+    fixture.container.mounts = vec![v1::Mount::default(); own.len()];
+    fixture.mounts = own;
+    change(&mut fixture);
+    generate(&fixture.input()).unwrap().mounts().clone().unwrap()
+}
+
+fn destinations(list: &[Mount]) -> Vec<&str> {
+    list.iter().map(|mount| mount.destination().to_str().unwrap()).collect()
+}
+
+fn options<'a>(list: &'a [Mount], destination: &str) -> &'a [String] {
+    let mount = list.iter().find(|it| it.destination() == Path::new(destination)).unwrap();
+    mount.options().as_deref().unwrap()
+}
+
+#[test]
+fn the_defaults() {
+    let list = mounts_with(Vec::new(), |_| ());
+    let expected = [
+        "/proc",
+        "/dev",
+        "/sys",
+        "/dev/pts",
+        "/dev/mqueue",
+        "/dev/shm",
+        "/etc/resolv.conf",
+        "/etc/hostname",
+        "/sys/fs/cgroup",
+    ];
+    assert_eq!(destinations(&list), expected);
+    assert!(options(&list, "/sys").contains(&"ro".to_owned()));
+    assert!(options(&list, "/sys/fs/cgroup").contains(&"ro".to_owned()));
+    assert_eq!(
+        options(&list, "/etc/resolv.conf"),
+        strings(&["bind", "rw", "nosuid", "nodev", "noexec"])
+    );
+}
+
+#[test]
+fn privileged_and_read_only_roots() {
+    let list = mounts_with(Vec::new(), Fixture::make_privileged);
+    assert!(options(&list, "/sys").contains(&"rw".to_owned()));
+    assert!(options(&list, "/sys/fs/cgroup").contains(&"rw".to_owned()));
+    let list = mounts_with(Vec::new(), |it| it.security().readonly_rootfs = true);
+    assert!(options(&list, "/etc/hostname").contains(&"ro".to_owned()));
+}
+
+#[test]
+fn own_mounts_take_the_place_of_defaults() {
+    let list = mounts_with(vec![resolved("/dev"), resolved("/etc/hostname")], |_| ());
+    let expected = ["/proc", "/sys", "/dev", "/etc/resolv.conf", "/etc/hostname", "/sys/fs/cgroup"];
+    assert_eq!(destinations(&list), expected);
+    assert_eq!(list[2].source().as_deref(), Some(Path::new("/src")));
+
+    let list = mounts_with(vec![resolved("/sys/fs"), resolved("/device")], |_| ());
+    assert!(!destinations(&list).contains(&"/sys/fs/cgroup"));
+    assert!(destinations(&list).contains(&"/dev"));
+
+    // A volume on /etc is not without the pod's resolv.conf.
+    let list = mounts_with(vec![resolved("/etc")], |_| ());
+    assert_eq!(destinations(&list)[3..5], ["/etc", "/dev/pts"]);
+    assert!(destinations(&list).contains(&"/etc/resolv.conf"));
+}
+
+#[test]
+fn order_is_by_depth_and_stable() {
+    let own = ["/b/c/d", "/z", "/b", "/a", "/b/c"].map(resolved).to_vec();
+    let list = mounts_with(own, |_| ());
+    let own: Vec<_> = destinations(&list)
+        .into_iter()
+        .filter(|it| it.starts_with("/a") || it.starts_with("/b") || it.starts_with("/z"))
+        .collect();
+    assert_eq!(own, ["/z", "/b", "/a", "/b/c", "/b/c/d"]);
+}
+
+#[test]
+fn options_and_propagation() {
+    let with = |propagation, readonly, recursive_read_only| {
+        let own = ResolvedMount { propagation, readonly, recursive_read_only, ..resolved("/v") };
+        let propagation = rootfs_propagation(std::slice::from_ref(&own));
+        (options(&mounts_with(vec![own], |_| ()), "/v").join(","), propagation)
+    };
+    use Propagation::{Bidirectional, HostToContainer, Private};
+    assert_eq!(with(Private, false, false), ("rbind,rprivate,rw".to_owned(), None));
+    assert_eq!(with(Private, true, false), ("rbind,rprivate,ro".to_owned(), None));
+    assert_eq!(with(Private, true, true), ("rbind,rprivate,rro".to_owned(), None));
+    assert_eq!(with(HostToContainer, true, false), ("rbind,rslave,ro".to_owned(), Some("rslave")));
+    assert_eq!(with(Bidirectional, false, false), ("rbind,rshared,rw".to_owned(), Some("rshared")));
+}
+
+#[test]
+fn an_unresolved_mount_is_not_dropped() {
+    let mut fixture = Fixture::new();
+    fixture.container.mounts = vec![cri("/a", "/b")];
+    assert!(matches!(generate(&fixture.input()), Err(SpecError::Invalid { .. })));
+}
+
+#[test]
+fn sources_are_created_and_links_followed() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = fs::canonicalize(dir.path()).unwrap();
+    let text = |path: &Path| path.to_str().unwrap().to_owned();
+
+    let missing = base.join("a/b");
+    let got = resolve(cri(&text(&missing), "/v/../w/")).unwrap();
+    assert_eq!(got[0].source, missing);
+    assert_eq!(got[0].destination, Path::new("/w"));
+    assert_eq!(fs::metadata(&missing).unwrap().permissions().mode() & 0o7777, 0o755);
+
+    symlink("a", base.join("link")).unwrap();
+    assert_eq!(resolve(cri(&text(&base.join("link/b")), "/v")).unwrap()[0].source, missing);
+
+    let file = base.join("file");
+    fs::write(&file, "x").unwrap();
+    assert_eq!(resolve(cri(&text(&file), "/v")).unwrap()[0].source, file);
+
+    symlink("nowhere", base.join("dangling")).unwrap();
+    let error = resolve(cri(&text(&base.join("dangling")), "/v")).unwrap_err();
+    assert!(error.to_string().contains("dangling"), "{error}");
+}
+
+#[test]
+fn what_is_refused() {
+    let idmap = v1::IdMapping { host_id: 1, container_id: 0, length: 1 };
+    let image = v1::ImageSpec { image: "busybox".into(), ..Default::default() };
+    let rro = v1::Mount { recursive_read_only: true, ..cri("/tmp", "/v") };
+    let cases = [
+        (cri("", "/v"), "mounts.host_path: \"\" of the mount at /v is not an absolute path"),
+        (cri("tmp", "/v"), "mounts.host_path: \"tmp\" of the mount at /v is not an absolute path"),
+        (cri("/tmp", "v"), "mounts.container_path: \"v\" is not an absolute path"),
+        (cri("/tmp", "/v/.."), "mounts.container_path: the container's root cannot be mounted on"),
+        (
+            v1::Mount { propagation: 7, ..cri("/tmp", "/v") },
+            "mounts.propagation: unknown value 7 of the mount at /v",
+        ),
+        (
+            v1::Mount { uid_mappings: vec![idmap], ..cri("/tmp", "/v") },
+            "mounts.uidMappings is not supported: id-mapped mount at /v: not yet",
+        ),
+        (
+            v1::Mount { image: Some(image), ..cri("", "/v") },
+            "mounts.image is not supported: image volume at /v: not yet",
+        ),
+        (rro.clone(), "mounts.recursive_read_only: the mount at /v must be readonly too"),
+        (
+            v1::Mount { readonly: true, propagation: 1, ..rro.clone() },
+            "mounts.recursive_read_only: the mount at /v must have private propagation",
+        ),
+        (
+            v1::Mount { readonly: true, ..rro },
+            "mounts.recursive_read_only is not supported: RROUnsupported: mount at /v: the runtime handler \
+             or the kernel cannot",
+        ),
+    ];
+    for (mount, message) in cases {
+        assert_eq!(resolve(mount).unwrap_err().to_string(), message);
+    }
+}

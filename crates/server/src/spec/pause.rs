@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The spec of a pod's pause: the first process of a PID namespace that the pod's containers share.
+//!
+//! It holds nothing and can do nothing: one program on a read-only root, no capabilities, no new
+//! privileges, the built-in system call filter, no environment. A container that looks at `/proc/1/root` of its
+//! pod finds an empty house (and may not even look: the program is not dumpable).
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use hull_cgroups::Mode;
+use hull_netns::PodNamespaces;
+use oci_spec::runtime::{LinuxCpu, LinuxNamespaceType, LinuxResources, Root, Spec, User};
+
+use super::mounts::mount;
+use super::namespaces::namespace;
+use super::{
+    NodeFacts, SANDBOX_ID_ANNOTATION, SpecError, absolute, bare_linux, bare_spec, capabilities, cgroups_path,
+    devices, process, resources, seccomp,
+};
+
+/// The program's path in the pause's root; see [`crate::pause::write_root`].
+pub const PAUSE_PROGRAM: &str = "/pause";
+
+/// Nobody: the pause needs no file of its own.
+const NOBODY: u32 = 65534;
+
+/// Everything a pause's spec is made from.
+#[derive(Debug, Clone, Copy)]
+pub struct PauseInput<'a> {
+    /// The pod sandbox's id.
+    pub sandbox_id: &'a str,
+    /// The root that [`crate::pause::write_root`] made; all pods may share it.
+    pub rootfs: &'a Path,
+    /// The pod's pinned namespaces.
+    pub namespaces: &'a PodNamespaces,
+    /// `linux.cgroupsPath`, cgroupfs form.
+    pub cgroups_path: &'a Path,
+    /// What this machine and this daemon can do.
+    pub facts: &'a NodeFacts,
+    /// Whether the OCI runtime has seccomp; without, the pause runs unfiltered.
+    pub seccomp: bool,
+}
+
+/// Makes the pause's spec.
+pub fn pause_spec(input: &PauseInput<'_>) -> Result<Spec, SpecError> {
+    let pinned = input.namespaces;
+    let mut namespaces =
+        vec![namespace(LinuxNamespaceType::Mount, None), namespace(LinuxNamespaceType::Pid, None)];
+    for (kind, path) in [
+        (LinuxNamespaceType::Network, pinned.network.as_ref().map(|it| it.as_path())),
+        (LinuxNamespaceType::Ipc, pinned.ipc.as_deref()),
+        (LinuxNamespaceType::Uts, pinned.uts.as_deref()),
+    ] {
+        namespaces.extend(path.map(|path| namespace(kind, Some(path))));
+    }
+    if input.facts.cgroup == Mode::V2 {
+        namespaces.push(namespace(LinuxNamespaceType::Cgroup, None));
+    }
+
+    let filter = match input.seccomp {
+        true => Some(seccomp::runtime_default(&capabilities::none(), input.facts)?),
+        false => None,
+    };
+    let mut linux = bare_linux();
+    linux
+        .set_cgroups_path(Some(cgroups_path(input.cgroups_path)?))
+        .set_namespaces(Some(namespaces))
+        .set_resources(Some(pause_resources()))
+        .set_seccomp(filter);
+
+    let mut user = User::default();
+    user.set_uid(NOBODY).set_gid(NOBODY);
+    let mut process = process::bare_process(vec![PAUSE_PROGRAM.to_owned()], "/".into());
+    process
+        .set_user(user)
+        .set_capabilities(Some(capabilities::none()))
+        .set_no_new_privileges(Some(true))
+        // The kubelet's value for a pod's own process: the last to be killed when memory runs out.
+        .set_oom_score_adj(Some(process::oom_score_adj(-998, input.facts)?));
+
+    let mut root = Root::default();
+    root.set_path(absolute("pause root", input.rootfs)?).set_readonly(Some(true));
+    let mut spec = bare_spec(root, linux);
+    spec.set_process(Some(process))
+        .set_mounts(Some(vec![
+            // Runtimes need these two to set a container up; nothing in it does.
+            mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev", "ro"]),
+            mount("/dev", "tmpfs", "tmpfs", &["nosuid", "noexec", "mode=755", "size=64k"]),
+        ]))
+        .set_annotations(Some(HashMap::from([(
+            SANDBOX_ID_ANNOTATION.to_owned(),
+            input.sandbox_id.to_owned(),
+        )])));
+    Ok(spec)
+}
+
+/// No devices, and the least share of the processor.
+fn pause_resources() -> LinuxResources {
+    let mut cpu = LinuxCpu::default();
+    cpu.set_shares(Some(2));
+    let mut limits = resources::devices_only(devices::rules(&[], false));
+    limits.set_cpu(Some(cpu));
+    limits
+}

@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Which system calls a container may make.
+//!
+//! The CRI's profile decides: none at all, or type Unconfined, is no filter; RuntimeDefault is the
+//! built-in one, fitted to the capabilities that the container ends up with; Localhost is a document on the node,
+//! read beforehand by [`load_localhost`]. The privileged have no filter.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use hull_cri_api::v1;
+use oci_spec::runtime::{
+    Arch as SeccompArch, Capability, LinuxCapabilities, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg,
+    LinuxSeccompArgBuilder,
+    LinuxSeccompOperator, LinuxSyscall,
+};
+use v1::security_profile::ProfileType;
+
+use super::capabilities::holds;
+use super::seccomp_profile::{
+    AF_VSOCK, ALLOWED, BY_ARCH, BY_CAPABILITY, CLONE_NEW, PERSONALITIES, PTRACE_SAFE_SINCE,
+};
+use super::{Arch, NodeFacts, SpecError, SpecInput, security_context};
+
+const EPERM: u32 = 1;
+const ENOSYS: u32 = 38;
+const FIELD: &str = "linux.security_context.seccomp";
+const LARGEST: u64 = 4 << 20;
+
+/// The profile asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Wanted {
+    None,
+    RuntimeDefault,
+    Localhost(PathBuf),
+}
+
+/// The file of the Localhost profile that the container asks for, if it does; see [`load_localhost`].
+pub fn localhost_path(container: &v1::ContainerConfig) -> Result<Option<PathBuf>, SpecError> {
+    match wanted(security_context(container))? {
+        Wanted::Localhost(path) => Ok(Some(path)),
+        Wanted::None | Wanted::RuntimeDefault => Ok(None),
+    }
+}
+
+/// Reads a Localhost profile: an OCI `linux.seccomp` document, or Docker's where it says the same.
+/// Blocks on a file. Docker's conditions (`includes`, `excludes`) are refused: without them the profile
+/// would be another one.
+pub fn load_localhost(path: &Path) -> Result<LinuxSeccomp, SpecError> {
+    let failed = |source| SpecError::Io { step: "read seccomp profile", path: path.to_owned(), source };
+    if !std::fs::metadata(path).map_err(failed)?.is_file() {
+        return Err(SpecError::invalid(FIELD, format!("{} is not a regular file", path.display())));
+    }
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes))
+        .map_err(failed)?;
+    if bytes.len() as u64 > LARGEST {
+        return Err(SpecError::invalid(FIELD, format!("{} is larger than 4 MiB", path.display())));
+    }
+    parse_localhost(&bytes).map_err(|problem| SpecError::invalid(FIELD, format!("{}: {problem}", path.display())))
+}
+
+fn parse_localhost(bytes: &[u8]) -> Result<LinuxSeccomp, String> {
+    let mut json: serde_json::Value = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    let empty = |value: &serde_json::Value| {
+        value.is_null()
+            || value.as_object().is_some_and(serde_json::Map::is_empty)
+            || value.as_array().is_some_and(Vec::is_empty)
+    };
+    for syscall in json.get("syscalls").and_then(|it| it.as_array()).into_iter().flatten() {
+        for key in ["includes", "excludes"] {
+            if syscall.get(key).is_some_and(|it| !empty(it)) {
+                return Err(format!("a rule has {key:?}, which is not supported: write the rules for this node"));
+            }
+        }
+        if syscall.get("name").is_some() {
+            return Err("a rule has \"name\", which is not supported: write \"names\"".to_owned());
+        }
+    }
+    if let Some(map) = json.get("archMap").filter(|it| !empty(it)) {
+        let subs = |entry: &serde_json::Value| {
+            let more = entry.get("subArchitectures").and_then(|it| it.as_array()).cloned();
+            entry.get("architecture").cloned().into_iter().chain(more.unwrap_or_default())
+        };
+        let native = json_name(native_arch(Arch::current()));
+        let own = map.as_array().and_then(|entries| {
+            entries.iter().find(|entry| entry.get("architecture").and_then(|it| it.as_str()) == native.as_deref())
+        });
+        let list: Vec<_> = own.into_iter().flat_map(subs).collect();
+        if let Some(object) = json.as_object_mut() {
+            object.insert("architectures".to_owned(), serde_json::Value::Array(list));
+        }
+    }
+    serde_json::from_value(json).map_err(|error| format!("not a seccomp profile: {error}"))
+}
+
+fn json_name(arch: Option<SeccompArch>) -> Option<String> {
+    serde_json::to_value(arch?).ok()?.as_str().map(str::to_owned)
+}
+
+/// `linux.seccomp`.
+pub(super) fn of_container(
+    input: &SpecInput<'_>,
+    privileged: bool,
+    capabilities: &LinuxCapabilities,
+) -> Result<Option<LinuxSeccomp>, SpecError> {
+    // Understood even where it is not applied: a privileged container with a broken profile is still broken.
+    let wanted = wanted(security_context(input.container))?;
+    if privileged || wanted == Wanted::None {
+        return Ok(None);
+    }
+    if !input.handler.seccomp {
+        return Err(SpecError::unsupported(FIELD, "the runtime handler was built without seccomp"));
+    }
+    match (wanted, input.seccomp_localhost) {
+        (Wanted::RuntimeDefault, _) => Ok(Some(runtime_default(capabilities, input.facts)?)),
+        (Wanted::Localhost(_), Some(profile)) => Ok(Some(profile.clone())),
+        (Wanted::Localhost(path), None) => {
+            Err(SpecError::invalid(FIELD, format!("profile {} has not been read", path.display())))
+        }
+        (Wanted::None, _) => Ok(None),
+    }
+}
+
+fn wanted(security: Option<&v1::LinuxContainerSecurityContext>) -> Result<Wanted, SpecError> {
+    let Some(security) = security else { return Ok(Wanted::None) };
+    let Some(profile) = &security.seccomp else { return deprecated(&security.seccomp_profile_path) };
+    match ProfileType::try_from(profile.profile_type) {
+        Ok(ProfileType::RuntimeDefault) => Ok(Wanted::RuntimeDefault),
+        Ok(ProfileType::Unconfined) => Ok(Wanted::None),
+        Ok(ProfileType::Localhost) => localhost(&profile.localhost_ref),
+        Err(_) => {
+            Err(SpecError::invalid(FIELD, format!("unknown profile type {}", profile.profile_type)))
+        }
+    }
+}
+
+/// The string that older callers send.
+fn deprecated(text: &str) -> Result<Wanted, SpecError> {
+    match text {
+        "" | "unconfined" => Ok(Wanted::None),
+        "runtime/default" | "docker/default" => Ok(Wanted::RuntimeDefault),
+        _ => match text.strip_prefix("localhost/") {
+            // The kubelet joined its root already: the rest is absolute, with or without the slash.
+            Some(path) => localhost(&format!("/{}", path.trim_start_matches('/'))),
+            None => Err(SpecError::invalid(FIELD, format!("unknown seccomp_profile_path {text:?}"))),
+        },
+    }
+}
+
+fn localhost(reference: &str) -> Result<Wanted, SpecError> {
+    let path = reference.strip_prefix("localhost/").unwrap_or(reference);
+    if !path.starts_with('/') {
+        let problem = format!("localhost_ref {reference:?} is not an absolute path");
+        return Err(SpecError::invalid(FIELD, problem));
+    }
+    Ok(Wanted::Localhost(PathBuf::from(path)))
+}
+
+/// The built-in profile for a container with these capabilities on this node.
+pub(super) fn runtime_default(
+    capabilities: &LinuxCapabilities,
+    facts: &NodeFacts,
+) -> Result<LinuxSeccomp, SpecError> {
+    let mut names: Vec<&str> = ALLOWED.to_vec();
+    names.extend(BY_ARCH.iter().filter(|(arch, _)| *arch == facts.arch).flat_map(|(_, names)| *names));
+    let held = BY_CAPABILITY.iter().filter(|(capability, _)| holds(capabilities, *capability));
+    names.extend(held.flat_map(|(_, names)| *names));
+    if facts.kernel >= PTRACE_SAFE_SINCE {
+        names.extend(["process_vm_readv", "process_vm_writev", "ptrace"]);
+    }
+    names.sort_unstable();
+    names.dedup();
+
+    let mut rules = vec![rule(&names, LinuxSeccompAction::ScmpActAllow, None, None)];
+    for value in PERSONALITIES {
+        rules.push(allow_if("personality", 0, value, None, LinuxSeccompOperator::ScmpCmpEq)?);
+    }
+    rules.push(allow_if("socket", 0, AF_VSOCK, None, LinuxSeccompOperator::ScmpCmpNe)?);
+    if !holds(capabilities, Capability::SysAdmin) {
+        // Threads and processes, but no namespaces: (flags & CLONE_NEW) == 0.
+        rules.push(allow_if("clone", 0, CLONE_NEW, Some(0), LinuxSeccompOperator::ScmpCmpMaskedEq)?);
+        // Its flags lie in memory, where a filter cannot look: "not implemented" makes libc use clone.
+        rules.push(rule(&["clone3"], LinuxSeccompAction::ScmpActErrno, Some(ENOSYS), None));
+    }
+
+    let mut profile = LinuxSeccomp::default();
+    profile
+        .set_default_action(LinuxSeccompAction::ScmpActErrno)
+        .set_default_errno_ret(Some(EPERM))
+        .set_architectures(architectures(facts.arch))
+        .set_syscalls(Some(rules));
+    Ok(profile)
+}
+
+/// The processor's own calls and those of the older ones that it can act as.
+fn architectures(arch: Arch) -> Option<Vec<SeccompArch>> {
+    let compatible: &[SeccompArch] = match arch {
+        Arch::X86_64 => &[SeccompArch::ScmpArchX86, SeccompArch::ScmpArchX32],
+        Arch::Aarch64 => &[SeccompArch::ScmpArchArm],
+        Arch::Riscv64 | Arch::Other => &[],
+    };
+    native_arch(arch).map(|native| std::iter::once(native).chain(compatible.iter().copied()).collect())
+}
+
+fn native_arch(arch: Arch) -> Option<SeccompArch> {
+    match arch {
+        Arch::X86_64 => Some(SeccompArch::ScmpArchX86_64),
+        Arch::Aarch64 => Some(SeccompArch::ScmpArchAarch64),
+        Arch::Riscv64 => Some(SeccompArch::ScmpArchRiscv64),
+        Arch::Other => None,
+    }
+}
+
+fn rule(
+    names: &[&str],
+    action: LinuxSeccompAction,
+    errno: Option<u32>,
+    args: Option<Vec<LinuxSeccompArg>>,
+) -> LinuxSyscall {
+    let mut rule = LinuxSyscall::default();
+    rule.set_names(names.iter().map(|it| (*it).to_owned()).collect())
+        .set_action(action)
+        .set_errno_ret(errno)
+        .set_args(args);
+    rule
+}
+
+fn allow_if(
+    name: &str,
+    index: usize,
+    value: u64,
+    value_two: Option<u64>,
+    op: LinuxSeccompOperator,
+) -> Result<LinuxSyscall, SpecError> {
+    let arg = LinuxSeccompArgBuilder::default().index(index).value(value).op(op);
+    let arg = match value_two {
+        Some(value_two) => arg.value_two(value_two),
+        None => arg,
+    };
+    let arg = arg.build().map_err(|error| SpecError::invalid(FIELD, error.to_string()))?;
+    Ok(rule(&[name], LinuxSeccompAction::ScmpActAllow, None, Some(vec![arg])))
+}
+
+#[cfg(test)]
+#[path = "seccomp_tests.rs"]
+mod tests;

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+use oci_spec::runtime::Capabilities;
+
+use super::*;
+use crate::spec::capabilities::{self, Request};
+use crate::spec::tests::{Fixture, facts};
+use crate::spec::{HandlerFacts, generate};
+
+fn profile(capabilities: &[Capability]) -> LinuxSeccomp {
+    let request = Request { defaults: capabilities, ..Request::default() };
+    let held: Capabilities = capabilities::from_mask(u64::MAX);
+    runtime_default(&capabilities::compute(&request, &held).unwrap(), &facts()).unwrap()
+}
+
+/// The rules that name a call.
+fn rules<'a>(profile: &'a LinuxSeccomp, name: &str) -> Vec<&'a LinuxSyscall> {
+    let rules = profile.syscalls().as_ref().unwrap();
+    rules.iter().filter(|rule| rule.names().iter().any(|it| it == name)).collect()
+}
+
+fn allowed(profile: &LinuxSeccomp, name: &str) -> bool {
+    rules(profile, name).iter().any(|it| it.action() == LinuxSeccompAction::ScmpActAllow && it.args().is_none())
+}
+
+#[test]
+fn the_profile_without_capabilities() {
+    let none = profile(&[]);
+    assert_eq!(none.default_action(), LinuxSeccompAction::ScmpActErrno);
+    assert_eq!(none.default_errno_ret(), Some(EPERM));
+    for name in ["read", "execve", "futex", "ptrace", "getrandom", "rseq", "openat2"] {
+        assert!(allowed(&none, name), "{name}");
+    }
+    for name in [
+        "mount", "unshare", "setns", "sethostname", "bpf", "reboot", "keyctl", "add_key", "io_uring_setup",
+        "userfaultfd", "kexec_load", "init_module", "chroot", "settimeofday", "swapon", "clone", "clone3",
+    ] {
+        assert!(!allowed(&none, name), "{name}");
+    }
+    let clone = rules(&none, "clone");
+    let arg = clone[0].args().as_ref().unwrap()[0];
+    assert_eq!(
+        (arg.index(), arg.value(), arg.value_two(), arg.op()),
+        (0, 0x7e02_0000, Some(0), LinuxSeccompOperator::ScmpCmpMaskedEq)
+    );
+    let clone3 = rules(&none, "clone3");
+    assert_eq!((clone3[0].action(), clone3[0].errno_ret()), (LinuxSeccompAction::ScmpActErrno, Some(38)));
+}
+
+#[test]
+fn capabilities_bring_their_calls_back() {
+    let cases = [
+        (Capability::SysAdmin, "sethostname"),
+        (Capability::SysAdmin, "clone3"),
+        (Capability::SysAdmin, "clone"),
+        (Capability::SysChroot, "chroot"),
+        (Capability::SysTime, "clock_settime"),
+        (Capability::SysNice, "mbind"),
+        (Capability::Bpf, "bpf"),
+        (Capability::Syslog, "syslog"),
+    ];
+    for (capability, name) in cases {
+        assert!(!allowed(&profile(&[]), name), "{name}");
+        assert!(allowed(&profile(&[capability]), name), "{capability} {name}");
+    }
+    // A call must not be both allowed and refused: runtimes refuse such a profile, or worse.
+    assert_eq!(rules(&profile(&[Capability::SysAdmin]), "clone3").len(), 1);
+    assert_eq!(rules(&profile(&[Capability::SysAdmin]), "clone").len(), 1);
+}
+
+#[test]
+fn the_profile_fits_the_processor_and_the_kernel() {
+    let none = capabilities::none();
+    let mut node = facts();
+    node.arch = Arch::Aarch64;
+    node.kernel = (4, 4);
+    let arm = runtime_default(&none, &node).unwrap();
+    assert!(allowed(&arm, "sync_file_range2") && !allowed(&arm, "modify_ldt"));
+    assert!(!allowed(&arm, "ptrace"));
+    assert_eq!(
+        arm.architectures().as_deref(),
+        Some(&[SeccompArch::ScmpArchAarch64, SeccompArch::ScmpArchArm][..])
+    );
+    node.arch = Arch::Other;
+    assert_eq!(runtime_default(&none, &node).unwrap().architectures(), &None);
+}
+
+#[test]
+fn the_table_has_no_doubles() {
+    let mut names = ALLOWED.to_vec();
+    names.sort_unstable();
+    let doubles: Vec<_> = names.windows(2).filter(|pair| pair[0] == pair[1]).collect();
+    assert!(doubles.is_empty(), "{doubles:?}");
+    for (_, more) in BY_CAPABILITY.iter().filter(|(it, _)| *it != Capability::SysPtrace) {
+        assert!(more.iter().all(|name| !names.contains(name)), "{more:?} is allowed anyway");
+    }
+}
+
+#[test]
+fn which_profile_is_wanted() {
+    let filter = |kind: Option<i32>, reference: &str, old: &str| {
+        let mut fixture = Fixture::new();
+        fixture.security().seccomp = kind
+            .map(|profile_type| v1::SecurityProfile { profile_type, localhost_ref: reference.to_owned() });
+        fixture.security().seccomp_profile_path = old.to_owned();
+        let spec = generate(&fixture.input()).map_err(|error| error.to_string())?;
+        Ok::<_, String>(spec.linux().as_ref().unwrap().seccomp().is_some())
+    };
+    assert_eq!(filter(None, "", ""), Ok(false));
+    assert_eq!(filter(Some(0), "", ""), Ok(true));
+    assert_eq!(filter(Some(1), "", "runtime/default"), Ok(false));
+    assert_eq!(filter(None, "", "runtime/default"), Ok(true));
+    assert_eq!(filter(None, "", "docker/default"), Ok(true));
+    assert_eq!(filter(None, "", "unconfined"), Ok(false));
+    let unread = "linux.security_context.seccomp: profile /p.json has not been read".to_owned();
+    assert_eq!(filter(Some(2), "/p.json", ""), Err(unread.clone()));
+    assert_eq!(filter(None, "", "localhost//p.json"), Err(unread));
+    for (kind, reference, old) in [(Some(2), "", ""), (Some(2), "p", ""), (Some(9), "", ""), (None, "", "x")] {
+        assert!(filter(kind, reference, old).is_err(), "{kind:?} {reference} {old}");
+    }
+}
+
+#[test]
+fn localhost_profiles_are_passed_on_and_the_privileged_have_none() {
+    let own = profile(&[Capability::SysBoot]);
+    let mut fixture = Fixture::new();
+    fixture.security().seccomp =
+        Some(v1::SecurityProfile { profile_type: 2, localhost_ref: "/p.json".to_owned() });
+    let container = fixture.container.clone();
+    assert_eq!(localhost_path(&container).unwrap(), Some(PathBuf::from("/p.json")));
+    let input = SpecInput { seccomp_localhost: Some(&own), ..fixture.input() };
+    assert_eq!(generate(&input).unwrap().linux().as_ref().unwrap().seccomp(), &Some(own.clone()));
+
+    let handler = HandlerFacts { seccomp: false, ..HandlerFacts::default() };
+    let error = generate(&SpecInput { handler: &handler, ..input }).unwrap_err();
+    assert!(matches!(error, SpecError::Unsupported { .. }), "{error}");
+
+    fixture.make_privileged();
+    let spec = generate(&SpecInput { seccomp_localhost: Some(&own), ..fixture.input() }).unwrap();
+    assert_eq!(spec.linux().as_ref().unwrap().seccomp(), &None);
+}
+
+#[test]
+fn localhost_documents() {
+    let parse = |text: &str| parse_localhost(text.as_bytes());
+    let good = parse(
+        r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+            {"names": ["chmod"], "action": "SCMP_ACT_ERRNO", "errnoRet": 5, "includes": {}, "args": []}]}"#,
+    )
+    .unwrap();
+    assert_eq!(good.syscalls().as_ref().unwrap()[0].errno_ret(), Some(5));
+    let docker = parse(
+        r#"{"defaultAction": "SCMP_ACT_ERRNO", "archMap": [
+            {"architecture": "SCMP_ARCH_X86_64", "subArchitectures": ["SCMP_ARCH_X86"]},
+            {"architecture": "SCMP_ARCH_AARCH64", "subArchitectures": []},
+            {"architecture": "SCMP_ARCH_RISCV64", "subArchitectures": null}]}"#,
+    )
+    .unwrap();
+    assert_eq!(docker.architectures().as_ref().unwrap().first(), native_arch(Arch::current()).as_ref());
+    for bad in [
+        "",
+        "[]",
+        "{}",
+        r#"{"defaultAction": "SCMP_ACT_PARTY"}"#,
+        r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["a"], "action": "SCMP_ACT_ALLOW", "includes": {"caps": ["CAP_BPF"]}}]}"#,
+        r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"name": "a", "action": "SCMP_ACT_ALLOW"}]}"#,
+    ] {
+        assert!(parse(bad).is_err(), "{bad}");
+    }
+    assert!(load_localhost(Path::new("/dev/zero")).is_err());
+    assert!(load_localhost(Path::new("/hull/none")).is_err());
+}
+
+proptest::proptest! {
+    #[test]
+    fn garbage_documents_never_panic(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200)) {
+        let _ = parse_localhost(&bytes);
+    }
+}

@@ -1,0 +1,305 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Every pod sandbox and container, in memory. Locks are short and never held across an await;
+//! each object publishes its status as a snapshot that reading never waits for.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::error::{Error, Result};
+use crate::model::{
+    ContainerKey, ContainerMeta, ContainerPhase, ContainerStatus, SandboxKey, SandboxMeta, SandboxPhase, SandboxStatus,
+};
+use crate::operation::{Admission, OpKind, Slot};
+
+/// A pod sandbox.
+#[derive(Debug)]
+pub(crate) struct Sandbox {
+    pub(crate) meta: SandboxMeta,
+    pub(crate) fingerprint: String,
+    pub(crate) slot: Slot,
+    status: watch::Sender<Arc<SandboxStatus>>,
+    /// Held while a status change is written: changes of one sandbox follow one another.
+    pub(crate) writing: tokio::sync::Mutex<()>,
+}
+
+/// A container.
+#[derive(Debug)]
+pub(crate) struct Container {
+    pub(crate) meta: ContainerMeta,
+    pub(crate) fingerprint: String,
+    pub(crate) slot: Slot,
+    status: watch::Sender<Arc<ContainerStatus>>,
+    pub(crate) writing: tokio::sync::Mutex<()>,
+    /// Ends every exec in the container.
+    pub(crate) execs: CancellationToken,
+    /// The start was found done after a restart of the daemon; its caller has not heard of it.
+    pub(crate) start_untold: AtomicBool,
+    /// The last sample, for the rate of processor time.
+    pub(crate) cpu_sample: Mutex<Option<(Instant, u64)>>,
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(crate) struct Store {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    sandboxes: BTreeMap<String, Arc<Sandbox>>,
+    containers: BTreeMap<String, Arc<Container>>,
+    sandbox_keys: HashMap<SandboxKey, String>,
+    container_keys: HashMap<ContainerKey, String>,
+}
+
+/// What admission of a make found under its key.
+#[derive(Debug)]
+pub(crate) enum Found<T> {
+    /// Nothing: the new object is in the store, its operation runs in its slot.
+    New(Arc<T>, Admission),
+    /// An object with its own slot; the admission is that of the newcomer in this slot.
+    Busy(Arc<T>, Admission),
+    /// An object without a running operation.
+    Idle(Arc<T>),
+}
+
+// === impl Sandbox ===
+
+impl Sandbox {
+    pub(crate) fn new(meta: SandboxMeta, fingerprint: String, status: SandboxStatus) -> Arc<Self> {
+        Arc::new(Self {
+            meta,
+            fingerprint,
+            slot: Slot::default(),
+            status: watch::Sender::new(Arc::new(status)),
+            writing: tokio::sync::Mutex::new(()),
+        })
+    }
+
+    pub(crate) fn id(&self) -> &str {
+        &self.meta.id
+    }
+
+    pub(crate) fn status(&self) -> Arc<SandboxStatus> {
+        self.status.borrow().clone()
+    }
+
+    pub(crate) fn publish(&self, status: SandboxStatus) {
+        self.status.send_replace(Arc::new(status));
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        self.status().phase == SandboxPhase::Ready
+    }
+}
+
+// === impl Container ===
+
+impl Container {
+    pub(crate) fn new(meta: ContainerMeta, fingerprint: String, status: ContainerStatus) -> Arc<Self> {
+        Arc::new(Self {
+            meta,
+            fingerprint,
+            slot: Slot::default(),
+            status: watch::Sender::new(Arc::new(status)),
+            writing: tokio::sync::Mutex::new(()),
+            execs: CancellationToken::new(),
+            start_untold: AtomicBool::new(false),
+            cpu_sample: Mutex::new(None),
+        })
+    }
+
+    pub(crate) fn id(&self) -> &str {
+        &self.meta.id
+    }
+
+    pub(crate) fn status(&self) -> Arc<ContainerStatus> {
+        self.status.borrow().clone()
+    }
+
+    pub(crate) fn publish(&self, status: ContainerStatus) {
+        self.status.send_replace(Arc::new(status));
+    }
+
+    /// Waits until the container has exited, or never was.
+    pub(crate) async fn exited(&self) {
+        let mut status = self.status.subscribe();
+        // The sender lives in `self`: it cannot close while we wait.
+        let _ = status.wait_for(|status| status.phase == ContainerPhase::Exited).await;
+    }
+
+    pub(crate) fn take_start_untold(&self) -> bool {
+        self.start_untold.swap(false, Ordering::SeqCst)
+    }
+}
+
+// === impl Store ===
+
+impl Store {
+    /// Finds what has the key, or takes the key with a new object; in one step.
+    pub(crate) fn admit_sandbox(
+        &self,
+        key: &SandboxKey,
+        fingerprint: &str,
+        make: impl FnOnce() -> Arc<Sandbox>,
+    ) -> Found<Sandbox> {
+        let mut inner = self.lock();
+        let existing = inner.sandbox_keys.get(key).and_then(|id| inner.sandboxes.get(id)).cloned();
+        match existing {
+            Some(sandbox) => match sandbox.slot.current() {
+                None => Found::Idle(sandbox),
+                Some(_) => {
+                    let admission = sandbox.slot.admit(OpKind::RunSandbox, sandbox.id(), fingerprint);
+                    match admission {
+                        // It ended between the two looks: give the slot back and treat it as idle.
+                        Admission::Run(operation) => {
+                            sandbox.slot.finish(&operation, Ok(()));
+                            Found::Idle(sandbox)
+                        }
+                        admission => Found::Busy(sandbox, admission),
+                    }
+                }
+            },
+            None => {
+                let sandbox = make();
+                let admission = sandbox.slot.admit(OpKind::RunSandbox, sandbox.id(), fingerprint);
+                inner.sandbox_keys.insert(key.clone(), sandbox.id().to_owned());
+                inner.sandboxes.insert(sandbox.id().to_owned(), sandbox.clone());
+                Found::New(sandbox, admission)
+            }
+        }
+    }
+
+    /// As [`Store::admit_sandbox`].
+    pub(crate) fn admit_container(
+        &self,
+        key: &ContainerKey,
+        fingerprint: &str,
+        make: impl FnOnce() -> Arc<Container>,
+    ) -> Found<Container> {
+        let mut inner = self.lock();
+        let existing = inner.container_keys.get(key).and_then(|id| inner.containers.get(id)).cloned();
+        match existing {
+            Some(container) => match container.slot.current() {
+                None => Found::Idle(container),
+                Some(_) => match container.slot.admit(OpKind::CreateContainer, container.id(), fingerprint) {
+                    Admission::Run(operation) => {
+                        container.slot.finish(&operation, Ok(()));
+                        Found::Idle(container)
+                    }
+                    admission => Found::Busy(container, admission),
+                },
+            },
+            None => {
+                let container = make();
+                let admission = container.slot.admit(OpKind::CreateContainer, container.id(), fingerprint);
+                inner.container_keys.insert(key.clone(), container.id().to_owned());
+                inner.containers.insert(container.id().to_owned(), container.clone());
+                Found::New(container, admission)
+            }
+        }
+    }
+
+    /// Takes an object from the records.
+    pub(crate) fn adopt_sandbox(&self, sandbox: Arc<Sandbox>) {
+        let mut inner = self.lock();
+        inner.sandbox_keys.insert(sandbox.meta.key(), sandbox.id().to_owned());
+        inner.sandboxes.insert(sandbox.id().to_owned(), sandbox);
+    }
+
+    /// Takes an object from the records.
+    pub(crate) fn adopt_container(&self, container: Arc<Container>) {
+        let mut inner = self.lock();
+        inner.container_keys.insert(container.meta.key(), container.id().to_owned());
+        inner.containers.insert(container.id().to_owned(), container);
+    }
+
+    pub(crate) fn drop_sandbox(&self, sandbox: &Sandbox) {
+        let mut inner = self.lock();
+        inner.sandboxes.remove(sandbox.id());
+        let key = sandbox.meta.key();
+        if inner.sandbox_keys.get(&key).is_some_and(|id| id == sandbox.id()) {
+            inner.sandbox_keys.remove(&key);
+        }
+    }
+
+    pub(crate) fn drop_container(&self, container: &Container) {
+        let mut inner = self.lock();
+        inner.containers.remove(container.id());
+        let key = container.meta.key();
+        if inner.container_keys.get(&key).is_some_and(|id| id == container.id()) {
+            inner.container_keys.remove(&key);
+        }
+    }
+
+    /// Every sandbox, the hidden ones too.
+    pub(crate) fn sandboxes(&self) -> Vec<Arc<Sandbox>> {
+        self.lock().sandboxes.values().cloned().collect()
+    }
+
+    /// Every container, the hidden ones too.
+    pub(crate) fn containers(&self) -> Vec<Arc<Container>> {
+        self.lock().containers.values().cloned().collect()
+    }
+
+    /// Every container of a sandbox, the hidden ones too.
+    pub(crate) fn containers_of(&self, sandbox_id: &str) -> Vec<Arc<Container>> {
+        self.lock().containers.values().filter(|c| c.meta.sandbox_id == sandbox_id).cloned().collect()
+    }
+
+    /// By full id, also one that is hidden (its creator knows the id).
+    pub(crate) fn sandbox_exact(&self, id: &str) -> Option<Arc<Sandbox>> {
+        self.lock().sandboxes.get(id).cloned()
+    }
+
+    /// By full id, also one that is hidden or in creation.
+    pub(crate) fn container_exact(&self, id: &str) -> Option<Arc<Container>> {
+        self.lock().containers.get(id).cloned()
+    }
+
+    /// By id or unambiguous prefix; an object in creation is not found.
+    pub(crate) fn sandbox(&self, id: &str) -> Result<Option<Arc<Sandbox>>> {
+        find("pod sandbox", &self.lock().sandboxes, id, |sandbox| sandbox.status().phase != SandboxPhase::Creating, |s| s.status().is_visible())
+    }
+
+    /// By id or unambiguous prefix; an object in creation is not found.
+    pub(crate) fn container(&self, id: &str) -> Result<Option<Arc<Container>>> {
+        find("container", &self.lock().containers, id, |container| container.status().phase != ContainerPhase::Creating, |c| c.status().is_visible())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A full id finds what exists; a prefix finds only what is listed.
+fn find<T>(
+    kind: &'static str,
+    map: &BTreeMap<String, Arc<T>>,
+    id: &str,
+    exists: impl Fn(&T) -> bool,
+    is_listed: impl Fn(&T) -> bool,
+) -> Result<Option<Arc<T>>> {
+    if id.is_empty() {
+        return Err(Error::InvalidArgument { operation: kind, field: "id".into(), problem: "must not be empty".into() });
+    }
+    if let Some(exact) = map.get(id) {
+        return Ok(Some(exact.clone()).filter(|object| exists(object)));
+    }
+    let mut matches = map
+        .range(id.to_owned()..)
+        .take_while(|(key, _)| key.starts_with(id))
+        .filter(|(_, object)| is_listed(object))
+        .map(|(_, object)| object);
+    let first = matches.next().cloned();
+    let others = matches.count();
+    if others > 0 {
+        return Err(Error::Ambiguous { kind, prefix: id.to_owned(), matches: others + 1 });
+    }
+    Ok(first)
+}
