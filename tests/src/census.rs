@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 use crate::daemon::send_signal;
 use crate::{Daemon, cni};
 
+/// The variable in the daemon's environment whose value is its private directory.
+pub const MARK: &str = "HULL_TEST_DIR";
+
 /// Everything that must be gone when every pod is removed, one line each.
 pub fn leftovers(daemon: &Daemon) -> Vec<String> {
     let mut left = Vec::new();
@@ -84,10 +87,13 @@ pub fn leases(daemon: &Daemon) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Processes that name the daemon's directory in their arguments (monitors, runtimes, plugins) or are in its
-/// cgroup (workloads), but neither the daemon nor this test.
+/// Processes that have the daemon's directory in their arguments or, inherited, in their environment
+/// (monitors, runtimes, plugins and what these started), or are in its cgroup (workloads); neither the daemon
+/// nor this test.
 pub fn processes(daemon: &Daemon) -> Vec<(u32, String)> {
     let dir = daemon.dir().to_string_lossy().into_owned();
+    let mark = format!("{MARK}={dir}");
+    let cgroup = format!(":{}/", daemon.cgroup_parent());
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
@@ -96,12 +102,16 @@ pub fn processes(daemon: &Daemon) -> Vec<(u32, String)> {
         if Some(pid) == daemon.pid() || pid == std::process::id() {
             continue;
         }
-        let arguments = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        let arguments = String::from_utf8_lossy(&arguments).replace('\0', " ");
-        let cgroups = fs::read_to_string(entry.path().join("cgroup")).unwrap_or_default();
-        let in_cgroup = cgroups.lines().any(|line| line.contains(&format!(":{}/", daemon.cgroup_parent())));
+        let read = |name: &str| {
+            let bytes = fs::read(entry.path().join(name)).unwrap_or_default();
+            String::from_utf8_lossy(&bytes).replace('\0', " ")
+        };
+        let arguments = read("cmdline");
         // A zombie has no arguments and is its parent's business.
-        if arguments.contains(&dir) || (in_cgroup && !arguments.is_empty()) {
+        let is_ours = || {
+            arguments.contains(&dir) || read("environ").contains(&mark) || read("cgroup").contains(&cgroup)
+        };
+        if !arguments.is_empty() && is_ours() {
             found.push((pid, arguments.trim_end().to_owned()));
         }
     }

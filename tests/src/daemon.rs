@@ -27,7 +27,8 @@ pub struct Setup {
     net: Option<HostNet>,
     config: Config,
     env: Vec<(OsString, OsString)>,
-    program: PathBuf,
+    /// `None`: the one that was built with the tests.
+    program: Option<PathBuf>,
 }
 
 /// A daemon with its private directory. It runs, or was killed and can be started again.
@@ -37,7 +38,7 @@ pub struct Daemon {
     net: Option<HostNet>,
     config: Config,
     env: Vec<(OsString, OsString)>,
-    program: PathBuf,
+    program: Option<PathBuf>,
     cgroup: String,
     child: Option<Child>,
 }
@@ -49,7 +50,7 @@ impl Setup {
         // Users inside containers and of user namespaces must get through.
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o711))
             .expect("chmod the private directory");
-        Self { dir, net, config, env: Vec::new(), program: program("hull") }
+        Self { dir, net, config, env: Vec::new(), program: None }
     }
 
     /// A daemon on mock backends: needs no root.
@@ -132,7 +133,7 @@ impl Setup {
     /// Runs another binary than the one that was built with the tests.
     #[must_use]
     pub fn program(mut self, path: &Path) -> Self {
-        self.program = path.to_owned();
+        self.program = Some(path.to_owned());
         self
     }
 
@@ -255,13 +256,16 @@ impl Daemon {
             .append(true)
             .open(self.dir().join("hull.log"))
             .expect("open the daemon's log");
+        let hull = self.program.clone().unwrap_or_else(|| program("hull"));
         let mut command: Command = match &self.net {
-            Some(net) => net.command(&self.program).into(),
-            None => Command::new(&self.program),
+            Some(net) => net.command(&hull).into(),
+            None => Command::new(&hull),
         };
         command.args(["serve", "--config"]).arg(self.config_file());
         command.env_remove("HULL_FAILPOINTS").env_remove("HULL_FAILPOINTS_TRACE").env_remove("RUST_LOG");
         command.envs(self.env.iter().map(|(key, value)| (key, value)));
+        // Plugins, runtimes and monitors inherit it: by it the census knows them.
+        command.env(census::MARK, self.dir());
         let stdout = log.try_clone().expect("duplicate the log");
         command.stdin(Stdio::null()).stdout(stdout).stderr(log).kill_on_drop(true);
         self.child = Some(command.spawn().expect("start the daemon"));
