@@ -15,8 +15,6 @@
 //!
 //! `record.write.rename=2*off->kill` lets the point pass twice and then kills the process with SIGKILL.
 
-use std::io;
-
 /// Marks a point; evaluates to `io::Result<()>`: the injected error, or `Ok`.
 ///
 /// A `delay` blocks the calling thread: write it where blocking is allowed, or use
@@ -38,7 +36,7 @@ macro_rules! failpoint_async {
 
 #[cfg(not(feature = "enabled"))]
 mod points {
-    use super::io;
+    use std::io;
 
     /// A point that was not compiled in: always passes.
     #[inline(always)]

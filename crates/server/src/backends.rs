@@ -6,9 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use hull_cgroups::Cgroups;
+use hull_conmon_client::Monitor;
 use hull_conmon_client::conmon::{ConmonConfig, ConmonMonitor};
 use hull_conmon_client::mock::MockMonitor;
-use hull_conmon_client::Monitor;
 use hull_image_store::mock::MockImageStore;
 use hull_image_store::{ImageStore, LocalImageStore, local::LocalConfig};
 use hull_netns::mock::MockNetNs;
@@ -147,11 +147,15 @@ fn handlers(
                     Some(world) => world.clone(),
                     None => {
                         let path = mock_dir.join("world.json");
-                        World::persistent(&path).map_err(|e| Error::io(format!("open {}", path.display()), e))?
+                        World::persistent(&path)
+                            .map_err(|e| Error::io(format!("open {}", path.display()), e))?
                     }
                 };
                 mocks.world = Some(world.clone());
-                Handler { runtime: Arc::new(MockRuntime::new(world.clone())), monitor: Arc::new(MockMonitor::new(world)) }
+                Handler {
+                    runtime: Arc::new(MockRuntime::new(name.clone(), world.clone())),
+                    monitor: Arc::new(MockMonitor::new(world)),
+                }
             }
             kind => {
                 let monitor = conmon.get_or_insert_with(|| {
@@ -160,7 +164,10 @@ fn handlers(
                     Arc::new(ConmonMonitor::new(settings))
                 });
                 make_dir(&handler.root)?;
-                Handler { runtime: cli_runtime(config, name, handler, kind, cgroups), monitor: monitor.clone() }
+                Handler {
+                    runtime: cli_runtime(config, name, handler, kind, cgroups),
+                    monitor: monitor.clone(),
+                }
             }
         };
         handlers.insert(name.clone(), made);

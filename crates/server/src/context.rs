@@ -67,18 +67,24 @@ impl Daemon {
     /// The handler of a name; the empty one is the default.
     pub(crate) fn handler(&self, operation: &'static str, name: &str) -> Result<(String, &Handler)> {
         let name = if name.is_empty() { self.config.runtime.default.as_str() } else { name };
-        self.handlers.get(name).map(|handler| (name.to_owned(), handler)).ok_or_else(|| Error::InvalidArgument {
-            operation,
-            field: "runtime_handler".into(),
-            problem: format!(
-                "failed to find runtime handler {name:?}; configured: {}",
-                self.handlers.keys().cloned().collect::<Vec<_>>().join(", ")
-            ),
+        self.handlers.get(name).map(|handler| (name.to_owned(), handler)).ok_or_else(|| {
+            Error::InvalidArgument {
+                operation,
+                field: "runtime_handler".into(),
+                problem: format!(
+                    "failed to find runtime handler {name:?}; configured: {}",
+                    self.handlers.keys().cloned().collect::<Vec<_>>().join(", ")
+                ),
+            }
         })
     }
 
     /// Changes a sandbox's status: durable first, then published.
-    pub(crate) async fn change_sandbox(&self, sandbox: &Sandbox, change: impl FnOnce(&mut SandboxStatus) + Send) -> Result<()> {
+    pub(crate) async fn change_sandbox(
+        &self,
+        sandbox: &Sandbox,
+        change: impl FnOnce(&mut SandboxStatus) + Send,
+    ) -> Result<()> {
         let _order = sandbox.writing.lock().await;
         let mut status = (*sandbox.status()).clone();
         change(&mut status);
@@ -109,7 +115,11 @@ impl Daemon {
 
     /// Publishes what was observed, even if it cannot be written down now (a full disk): the truth is
     /// the kernel's, and a later start finds it again.
-    pub(crate) async fn observe_container(&self, container: &Container, change: impl FnOnce(&mut ContainerStatus) + Send) {
+    pub(crate) async fn observe_container(
+        &self,
+        container: &Container,
+        change: impl FnOnce(&mut ContainerStatus) + Send,
+    ) {
         let _order = container.writing.lock().await;
         let mut status = (*container.status()).clone();
         change(&mut status);
@@ -130,7 +140,11 @@ impl Daemon {
         }
     }
 
-    pub(crate) fn container_record(&self, container: &Container, status: &ContainerStatus) -> ContainerRecord {
+    pub(crate) fn container_record(
+        &self,
+        container: &Container,
+        status: &ContainerStatus,
+    ) -> ContainerRecord {
         ContainerRecord {
             boot_id: self.node.boot_id().to_owned(),
             meta: container.meta.clone(),

@@ -60,7 +60,9 @@ impl Server {
     /// When the directories are in use by another daemon, or cannot be used; a bad record is no error.
     pub async fn start(config: Config) -> Result<Self> {
         let layout = Layout { root: config.root.clone(), run_root: config.run_root.clone() };
-        layout.make().map_err(|e| Error::io(format!("make {} and {}", layout.root.display(), layout.run_root.display()), e))?;
+        layout.make().map_err(|e| {
+            Error::io(format!("make {} and {}", layout.root.display(), layout.run_root.display()), e)
+        })?;
         let locks = vec![lock(&layout.root)?, lock(&layout.run_root)?];
         let listen = config.listen.clone();
         let backends = Backends::open(&config).await?;
@@ -83,7 +85,15 @@ impl Server {
         let listener = bind(&listen).await?;
         let stop_serving = CancellationToken::new();
         let serving = tokio::spawn(serve(ctx.clone(), listener, stop_serving.clone()));
-        Ok(Self { ctx, mocks: backends.mocks, cni: backends.cni, serving, stop_serving, listen, _locks: locks })
+        Ok(Self {
+            ctx,
+            mocks: backends.mocks,
+            cni: backends.cni,
+            serving,
+            stop_serving,
+            listen,
+            _locks: locks,
+        })
     }
 
     /// Starts a daemon on mock backends with everything it writes below `dir`: a whole CRI server for
@@ -194,7 +204,9 @@ async fn bind(path: &Path) -> Result<UnixListener> {
     }
     if path.exists() {
         if UnixStream::connect(path).await.is_ok() {
-            return Err(io("listen on")(std::io::Error::other("another program answers there; stop it, or set `listen`")));
+            return Err(io("listen on")(std::io::Error::other(
+                "another program answers there; stop it, or set `listen`",
+            )));
         }
         std::fs::remove_file(path).map_err(io("replace"))?;
     }

@@ -294,7 +294,10 @@ mod tests {
             (Error::InvalidArgument { operation: "o", field: id(), problem: id() }, Code::InvalidArgument),
             (Error::NotFound { kind: "container", id: id() }, Code::NotFound),
             (Error::Ambiguous { kind: "container", prefix: id(), matches: 2 }, Code::InvalidArgument),
-            (Error::AlreadyExists { operation: "o", name: id(), id: id(), detail: id() }, Code::AlreadyExists),
+            (
+                Error::AlreadyExists { operation: "o", name: id(), id: id(), detail: id() },
+                Code::AlreadyExists,
+            ),
             (Error::FailedPrecondition { operation: "o", id: id(), problem: id() }, Code::FailedPrecondition),
             (
                 Error::DeadlineExceeded { operation: "o", id: id(), stage: "s", after: Duration::ZERO },
@@ -305,7 +308,10 @@ mod tests {
             (Error::Unimplemented { what: id() }, Code::Unimplemented),
             (Error::Runtime(hull_oci_runtime::Error::NotFound { id: id() }), Code::NotFound),
             (
-                Error::Runtime(hull_oci_runtime::Error::TimedOut { operation: "exec", after: Duration::ZERO }),
+                Error::Runtime(hull_oci_runtime::Error::TimedOut {
+                    operation: "exec",
+                    after: Duration::ZERO,
+                }),
                 Code::DeadlineExceeded,
             ),
             (Error::Monitor(hull_conmon_client::Error::NoMonitor { id: id() }), Code::FailedPrecondition),
@@ -328,7 +334,12 @@ mod tests {
     #[test]
     fn a_message_names_operation_thing_stage_and_cause_on_one_line() {
         let cause = Error::io("write /x", std::io::Error::other("line one\nline two"));
-        let error = Error::Step { operation: "RunPodSandbox", id: "abc".into(), stage: "files", source: Box::new(cause) };
+        let error = Error::Step {
+            operation: "RunPodSandbox",
+            id: "abc".into(),
+            stage: "files",
+            source: Box::new(cause),
+        };
         assert_eq!(Status::from(error).message(), "RunPodSandbox abc: files: write /x: line one line two");
     }
 }

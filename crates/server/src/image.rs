@@ -24,7 +24,11 @@ pub(crate) fn list(ctx: &Context, filter: Option<&v1::ImageFilter>) -> Result<Ve
 }
 
 /// The image, or an answer without one.
-pub(crate) fn status(ctx: &Context, image: Option<&v1::ImageSpec>, verbose: bool) -> Result<v1::ImageStatusResponse> {
+pub(crate) fn status(
+    ctx: &Context,
+    image: Option<&v1::ImageSpec>,
+    verbose: bool,
+) -> Result<v1::ImageStatusResponse> {
     let found = ctx.images.find(reference("ImageStatus", image)?)?;
     let info = match &found {
         Some(image) if verbose => info(image),

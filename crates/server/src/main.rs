@@ -53,7 +53,9 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match arguments.command {
         Command::Serve { config, backend, dir } => command::serve::serve(config, backend.as_deref(), dir),
-        Command::Image { command: ImageCommand::Import { path, config } } => command::import::import(&path, config),
+        Command::Image { command: ImageCommand::Import { path, config } } => {
+            command::import::import(&path, config)
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

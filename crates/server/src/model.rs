@@ -258,9 +258,11 @@ impl ContainerStatus {
             (Some(failure), _) => (128, "StartError", failure.message.clone()),
             (None, None) => (0, "", String::new()),
             (None, Some(exit)) if exit.oom => (exit.code, "OOMKilled", String::new()),
-            (None, Some(exit)) if exit.source == hull_oci_runtime::ExitSource::Unknown => {
-                (exit.code, "Unknown", "the exit code is not known: the monitor died or the node restarted".to_owned())
-            }
+            (None, Some(exit)) if exit.source == hull_oci_runtime::ExitSource::Unknown => (
+                exit.code,
+                "Unknown",
+                "the exit code is not known: the monitor died or the node restarted".to_owned(),
+            ),
             (None, Some(exit)) if exit.code == 0 => (0, "Completed", String::new()),
             (None, Some(exit)) => (exit.code, "Error", String::new()),
         }
@@ -275,11 +277,16 @@ mod proto {
     use serde::de::Error;
     use serde::{Deserialize, Deserializer, Serializer};
 
-    pub(super) fn serialize<M: Message, S: Serializer>(message: &M, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<M: Message, S: Serializer>(
+        message: &M,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&STANDARD.encode(message.encode_to_vec()))
     }
 
-    pub(super) fn deserialize<'de, M: Message + Default, D: Deserializer<'de>>(deserializer: D) -> Result<M, D::Error> {
+    pub(super) fn deserialize<'de, M: Message + Default, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<M, D::Error> {
         let text = String::deserialize(deserializer)?;
         let bytes = STANDARD.decode(text).map_err(D::Error::custom)?;
         M::decode(bytes.as_slice()).map_err(D::Error::custom)

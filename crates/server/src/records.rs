@@ -99,7 +99,9 @@ async fn delete(store: &RecordStore, id: &str) -> Result<()> {
 }
 
 /// Runs blocking file work off the async threads.
-pub(crate) async fn blocking<T, E>(work: impl FnOnce() -> std::result::Result<T, E> + Send + 'static) -> Result<T>
+pub(crate) async fn blocking<T, E>(
+    work: impl FnOnce() -> std::result::Result<T, E> + Send + 'static,
+) -> Result<T>
 where
     T: Send + 'static,
     E: Send + 'static,

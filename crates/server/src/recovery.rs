@@ -90,8 +90,14 @@ async fn container_record(ctx: Context, record: ContainerRecord) {
 
 async fn adopt(ctx: &Context, container: &Arc<Container>) {
     let status = container.status();
-    let (Some(monitored), Ok((_, handler))) = (&status.monitored, ctx.handler("recovery", &container.meta.handler)) else {
-        tracing::error!(container = container.id(), handler = container.meta.handler, "no such runtime handler any more: cannot tell what it does");
+    let (Some(monitored), Ok((_, handler))) =
+        (&status.monitored, ctx.handler("recovery", &container.meta.handler))
+    else {
+        tracing::error!(
+            container = container.id(),
+            handler = container.meta.handler,
+            "no such runtime handler any more: cannot tell what it does"
+        );
         return;
     };
     if status.phase == ContainerPhase::Created {
@@ -109,7 +115,9 @@ async fn adopt(ctx: &Context, container: &Arc<Container>) {
 async fn find_lost_start(ctx: &Context, container: &Arc<Container>) {
     let Ok((_, handler)) = ctx.handler("recovery", &container.meta.handler) else { return };
     let started = match handler.runtime.state(container.id()).await {
-        Ok(state) => matches!(state.status, RuntimeStatus::Running | RuntimeStatus::Paused | RuntimeStatus::Stopped),
+        Ok(state) => {
+            matches!(state.status, RuntimeStatus::Running | RuntimeStatus::Paused | RuntimeStatus::Stopped)
+        }
         Err(_) => false,
     };
     if started {
@@ -138,10 +146,14 @@ async fn sandbox_record(ctx: Context, record: SandboxRecord) {
         sandbox::run::expire(&ctx, &sandbox);
     }
     let phase = sandbox.status().phase;
-    let lost = phase == SandboxPhase::Ready && (boot_id != ctx.node.boot_id() || !is_intact(&ctx, &sandbox).await);
+    let lost =
+        phase == SandboxPhase::Ready && (boot_id != ctx.node.boot_id() || !is_intact(&ctx, &sandbox).await);
     if phase == SandboxPhase::Stopping || lost {
         if lost {
-            tracing::warn!(sandbox = sandbox.id(), "its namespaces are gone: the pod sandbox is not ready any more");
+            tracing::warn!(
+                sandbox = sandbox.id(),
+                "its namespaces are gone: the pod sandbox is not ready any more"
+            );
         }
         if let Err(error) = sandbox::stop::stop(&ctx, sandbox.id()).await {
             tracing::warn!(sandbox = sandbox.id(), error = %chain(&error), "cannot finish its stop");

@@ -12,7 +12,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Result};
 use crate::model::{
-    ContainerKey, ContainerMeta, ContainerPhase, ContainerStatus, SandboxKey, SandboxMeta, SandboxPhase, SandboxStatus,
+    ContainerKey, ContainerMeta, ContainerPhase, ContainerStatus, SandboxKey, SandboxMeta, SandboxPhase,
+    SandboxStatus,
 };
 use crate::operation::{Admission, OpKind, Slot};
 
@@ -264,12 +265,24 @@ impl Store {
 
     /// By id or unambiguous prefix; an object in creation is not found.
     pub(crate) fn sandbox(&self, id: &str) -> Result<Option<Arc<Sandbox>>> {
-        find("pod sandbox", &self.lock().sandboxes, id, |sandbox| sandbox.status().phase != SandboxPhase::Creating, |s| s.status().is_visible())
+        find(
+            "pod sandbox",
+            &self.lock().sandboxes,
+            id,
+            |sandbox| sandbox.status().phase != SandboxPhase::Creating,
+            |s| s.status().is_visible(),
+        )
     }
 
     /// By id or unambiguous prefix; an object in creation is not found.
     pub(crate) fn container(&self, id: &str) -> Result<Option<Arc<Container>>> {
-        find("container", &self.lock().containers, id, |container| container.status().phase != ContainerPhase::Creating, |c| c.status().is_visible())
+        find(
+            "container",
+            &self.lock().containers,
+            id,
+            |container| container.status().phase != ContainerPhase::Creating,
+            |c| c.status().is_visible(),
+        )
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -286,7 +299,11 @@ fn find<T>(
     is_listed: impl Fn(&T) -> bool,
 ) -> Result<Option<Arc<T>>> {
     if id.is_empty() {
-        return Err(Error::InvalidArgument { operation: kind, field: "id".into(), problem: "must not be empty".into() });
+        return Err(Error::InvalidArgument {
+            operation: kind,
+            field: "id".into(),
+            problem: "must not be empty".into(),
+        });
     }
     if let Some(exact) = map.get(id) {
         return Ok(Some(exact.clone()).filter(|object| exists(object)));

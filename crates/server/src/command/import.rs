@@ -15,7 +15,10 @@ pub(crate) fn import(path: &Path, config: Option<PathBuf>) -> Result<()> {
     let config = Config::load(config.as_deref())?;
     // The daemon has another working directory.
     let path = std::fs::canonicalize(path).with_context(|| format!("image archive {}", path.display()))?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the async runtime")?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start the async runtime")?;
     let images = runtime.block_on(async {
         match connect(&config.listen).await {
             Some(channel) => through_daemon(channel, &path).await,
@@ -43,7 +46,11 @@ async fn through_daemon(channel: Channel, path: &Path) -> Result<Vec<(String, Ve
 async fn directly(config: &Config, path: &Path) -> Result<Vec<(String, Vec<String>)>> {
     std::fs::create_dir_all(&config.root).with_context(|| format!("make {}", config.root.display()))?;
     let _lock = hull_server::lock_root(&config.root)?;
-    let store = LocalConfig { quarantine: config.root.join("quarantine"), pinned: config.images.pinned.clone(), ..LocalConfig::new(config.root.join("images")) };
+    let store = LocalConfig {
+        quarantine: config.root.join("quarantine"),
+        pinned: config.images.pinned.clone(),
+        ..LocalConfig::new(config.root.join("images"))
+    };
     let images = LocalImageStore::open(store)?.import(path).await?;
     Ok(images.iter().map(|image| (image.id.clone(), image.repo_tags.clone())).collect())
 }

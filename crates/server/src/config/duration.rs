@@ -7,7 +7,8 @@ use std::time::Duration;
 /// The error says what is wrong in words that fit after `"<text>" `.
 pub(super) fn parse(text: &str) -> Result<Duration, &'static str> {
     const UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
-    const HELP: &str = "is not a duration: write a whole number and a unit, as in \"30s\", \"4m\" or \"250ms\"";
+    const HELP: &str =
+        "is not a duration: write a whole number and a unit, as in \"30s\", \"4m\" or \"250ms\"";
     const TOO_LONG: &str = "is longer than a year";
     const YEAR: u64 = 365 * 24 * 3_600_000;
 
@@ -19,8 +20,9 @@ pub(super) fn parse(text: &str) -> Result<Duration, &'static str> {
         let number: u64 = rest[..digits].parse().map_err(|_| if digits == 0 { HELP } else { TOO_LONG })?;
         rest = &rest[digits..];
         let letters = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
-        let unit = UNITS.iter().skip(next_unit).position(|(name, _)| *name == &rest[..letters]).ok_or(HELP)?
-            + next_unit;
+        let unit =
+            UNITS.iter().skip(next_unit).position(|(name, _)| *name == &rest[..letters]).ok_or(HELP)?
+                + next_unit;
         rest = &rest[letters..];
         next_unit = unit + 1;
         total = number.checked_mul(UNITS[unit].1).and_then(|ms| total.checked_add(ms)).ok_or(TOO_LONG)?;

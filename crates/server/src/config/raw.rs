@@ -211,8 +211,7 @@ fn raw_handler(place: &Place, section: &Section<'_>) -> Result<RawHandler, Confi
 
 fn network(section: &Section<'_>) -> Result<RawNetwork, ConfigError> {
     section.only(&["backend", "cni_conf_dir", "cni_bin_dirs", "netns_dir", "exclusive"])?;
-    let words =
-        [("cni", Some(NetworkBackend::Cni)), ("bridge", None), ("mock", Some(NetworkBackend::Mock))];
+    let words = [("cni", Some(NetworkBackend::Cni)), ("bridge", None), ("mock", Some(NetworkBackend::Mock))];
     let backend = match section.word("backend", &words)? {
         None => None,
         Some(Found { value: Some(value), place }) => Some(Found { value, place }),

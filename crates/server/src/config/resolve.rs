@@ -120,8 +120,8 @@ fn installed_handlers(
         })
         .collect();
     if handlers.is_empty() {
-        let problem =
-            "neither runc nor crun is in PATH: install one, or name one in [runtime.handlers.NAME]".to_owned();
+        let problem = "neither runc nor crun is in PATH: install one, or name one in [runtime.handlers.NAME]"
+            .to_owned();
         return Err(ConfigError::NoDefault { key: "runtime.handlers".to_owned(), problem });
     }
     Ok(handlers)
@@ -222,7 +222,8 @@ fn images(raw: RawImages) -> ImagesConfig {
 
 fn timeouts(given: &[(&'static str, std::time::Duration)]) -> Timeouts {
     let default = Timeouts::default();
-    let value = |key, default| given.iter().find(|(name, _)| *name == key).map_or(default, |(_, value)| *value);
+    let value =
+        |key, default| given.iter().find(|(name, _)| *name == key).map_or(default, |(_, value)| *value);
     Timeouts {
         create: value("create", default.create),
         start: value("start", default.start),

@@ -139,7 +139,15 @@ log_size_max = 8192
     let seconds = |duration: Duration| duration.as_secs_f64();
     let t = &config.timeouts;
     let all = [
-        t.create, t.start, t.stop_extra, t.network, t.exec_extra, t.runtime, t.pull_idle, t.volume, t.unclaimed,
+        t.create,
+        t.start,
+        t.stop_extra,
+        t.network,
+        t.exec_extra,
+        t.runtime,
+        t.pull_idle,
+        t.volume,
+        t.unclaimed,
         t.shutdown,
     ];
     assert_eq!(all.map(seconds), [90.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 0.5]);
@@ -200,7 +208,9 @@ fn bad_files_say_where_what_and_what_to_write() {
         assert_eq!(machine.check(text).unwrap_err(), *message, "in:\n{text}");
     }
     // The parser's own words are not ours to fix; their place is.
-    for (text, place) in [("a = ", "~/hull.toml:1:5: "), ("\nroot = \"/a\"\nroot = \"/b\"", "~/hull.toml:3:1: ")] {
+    for (text, place) in
+        [("a = ", "~/hull.toml:1:5: "), ("\nroot = \"/a\"\nroot = \"/b\"", "~/hull.toml:3:1: ")]
+    {
         let error = machine.check(text).unwrap_err();
         assert!(error.starts_with(&format!("{place}not valid TOML: ")), "{error}");
     }
@@ -221,7 +231,8 @@ fn drop_ins_apply_in_order_and_keep_their_place() {
     assert_eq!(config.network.cni_bin_dirs, [PathBuf::from("/c")]);
 
     machine.write("conf.d/20-b.toml", "\nlog_levle = \"error\"");
-    let expected = "~/conf.d/20-b.toml:2:1: unknown key \"log_levle\" in the top level; did you mean \"log_level\"?";
+    let expected =
+        "~/conf.d/20-b.toml:2:1: unknown key \"log_levle\" in the top level; did you mean \"log_level\"?";
     assert_eq!(machine.check(text).unwrap_err(), expected);
 
     // A value that a later file replaces must be right all the same.

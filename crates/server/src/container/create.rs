@@ -28,7 +28,8 @@ pub(crate) async fn create(ctx: &Context, request: v1::CreateContainerRequest) -
         .sandbox(&request.pod_sandbox_id)?
         .ok_or_else(|| Error::NotFound { kind: "pod sandbox", id: request.pod_sandbox_id.clone() })?;
     let metadata = config.metadata.clone().unwrap_or_default();
-    let key = ContainerKey { sandbox_id: sandbox.id().to_owned(), name: metadata.name, attempt: metadata.attempt };
+    let key =
+        ContainerKey { sandbox_id: sandbox.id().to_owned(), name: metadata.name, attempt: metadata.attempt };
     let fingerprint = request::fingerprint(&config);
     undo_lower_attempts(ctx, &key).await?;
     loop {
@@ -132,7 +133,8 @@ async fn tell(ctx: &Context, container: Arc<Container>, waiter: Waiter) -> Resul
 /// In a task of its own: a caller that leaves does not tear the write apart from its publication.
 pub(crate) async fn claim(ctx: &Context, container: &Arc<Container>) -> Result<()> {
     let (ctx, container_) = (ctx.clone(), container.clone());
-    let claimed = ctx.tasks.clone().spawn(async move { ctx.change_container(&container_, |s| s.claimed = true).await });
+    let claimed =
+        ctx.tasks.clone().spawn(async move { ctx.change_container(&container_, |s| s.claimed = true).await });
     claimed.await.unwrap_or_else(|_| Err(Error::Lost { operation: RPC, id: container.id().to_owned() }))
 }
 
@@ -184,7 +186,8 @@ pub(crate) fn expire(ctx: &Context, container: &Arc<Container>) {
 fn plan(ctx: &Context, sandbox: &Sandbox, config: &v1::ContainerConfig) -> Result<ContainerMeta> {
     let id = id::new_id()?;
     let wanted = config.image.as_ref().map_or("", |image| image.image.as_str());
-    let image = ctx.images.find(wanted)?.ok_or_else(|| Error::NotFound { kind: "image", id: wanted.to_owned() })?;
+    let image =
+        ctx.images.find(wanted)?.ok_or_else(|| Error::NotFound { kind: "image", id: wanted.to_owned() })?;
     let log_path = request::log_path(&log_directory(ctx, &sandbox.meta), &config.log_path, &id)?;
     let cgroup = sandbox.meta.cgroup_parent.join(format!("hull-{id}"));
     Ok(ContainerMeta {

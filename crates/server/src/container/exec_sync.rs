@@ -26,7 +26,8 @@ const MAX_OUTPUT: usize = (16 << 20) - (64 << 10);
 /// Runs a command; its exit code is a success whatever it is.
 pub(crate) async fn exec_sync(ctx: &Context, request: v1::ExecSyncRequest) -> Result<v1::ExecSyncResponse> {
     let id = &request.container_id;
-    let container = ctx.store.container(id)?.ok_or_else(|| Error::NotFound { kind: "container", id: id.clone() })?;
+    let container =
+        ctx.store.container(id)?.ok_or_else(|| Error::NotFound { kind: "container", id: id.clone() })?;
     if request.cmd.iter().all(String::is_empty) {
         return Err(invalid(RPC, "cmd", "must not be empty"));
     }
@@ -36,7 +37,9 @@ pub(crate) async fn exec_sync(ctx: &Context, request: v1::ExecSyncRequest) -> Re
     let timeout = match u64::try_from(request.timeout) {
         Ok(0) => None,
         Ok(seconds) => Some(Duration::from_secs(seconds)),
-        Err(_) => return Err(invalid(RPC, "timeout", format!("{} is negative; 0 is without end", request.timeout))),
+        Err(_) => {
+            return Err(invalid(RPC, "timeout", format!("{} is negative; 0 is without end", request.timeout)));
+        }
     };
     precondition(&container)?;
     let spec = spec(ctx, &container).await?;
@@ -56,7 +59,11 @@ pub(crate) async fn exec_sync(ctx: &Context, request: v1::ExecSyncRequest) -> Re
         outcome = handler.runtime.exec(&exec) => outcome?,
     };
     if outcome.truncated {
-        tracing::warn!(container = container.id(), limit = MAX_OUTPUT, "exec wrote more than fits into an answer: cut");
+        tracing::warn!(
+            container = container.id(),
+            limit = MAX_OUTPUT,
+            "exec wrote more than fits into an answer: cut"
+        );
     }
     Ok(v1::ExecSyncResponse { stdout: outcome.stdout, stderr: outcome.stderr, exit_code: outcome.exit_code })
 }
@@ -85,7 +92,11 @@ fn words(phase: ContainerPhase) -> &'static str {
 }
 
 fn stopping(container: &Container) -> Error {
-    Error::FailedPrecondition { operation: RPC, id: container.id().to_owned(), problem: "the container is stopping".to_owned() }
+    Error::FailedPrecondition {
+        operation: RPC,
+        id: container.id().to_owned(),
+        problem: "the container is stopping".to_owned(),
+    }
 }
 
 async fn spec(ctx: &Context, container: &Container) -> Result<Spec> {

@@ -29,7 +29,10 @@ fn item(container: &Container) -> v1::Container {
         id: meta.id.clone(),
         pod_sandbox_id: meta.sandbox_id.clone(),
         metadata: meta.config.metadata.clone(),
-        image: Some(v1::ImageSpec { image: meta.image_name.clone(), ..meta.config.image.clone().unwrap_or_default() }),
+        image: Some(v1::ImageSpec {
+            image: meta.image_name.clone(),
+            ..meta.config.image.clone().unwrap_or_default()
+        }),
         image_ref: meta.image_ref.clone(),
         state: status::state(&container.status()) as i32,
         created_at: nanoseconds(meta.created_at),
@@ -52,7 +55,12 @@ mod tests {
 
     #[test]
     fn conditions_are_all_needed() {
-        let item = v1::Container { id: "abcd".into(), pod_sandbox_id: "pod1".into(), state: 1, ..Default::default() };
+        let item = v1::Container {
+            id: "abcd".into(),
+            pod_sandbox_id: "pod1".into(),
+            state: 1,
+            ..Default::default()
+        };
         let filter = |id: &str, pod: &str, state: Option<i32>| v1::ContainerFilter {
             id: id.into(),
             pod_sandbox_id: pod.into(),

@@ -49,11 +49,19 @@ pub(crate) async fn make_or_undo(
     Ok(())
 }
 
-async fn make(ctx: &Context, sandbox: &Arc<Sandbox>, container: &Arc<Container>, operation: &Operation) -> Result<()> {
+async fn make(
+    ctx: &Context,
+    sandbox: &Arc<Sandbox>,
+    container: &Arc<Container>,
+    operation: &Operation,
+) -> Result<()> {
     let meta = &container.meta;
     let mut status = (*container.status()).clone();
     let (_, handler) = ctx.handler(RPC, &meta.handler)?;
-    let image = ctx.images.find(&meta.image_id)?.ok_or_else(|| Error::NotFound { kind: "image", id: meta.image_name.clone() })?;
+    let image = ctx
+        .images
+        .find(&meta.image_id)?
+        .ok_or_else(|| Error::NotFound { kind: "image", id: meta.image_name.clone() })?;
 
     let record = ctx.container_record(container, &status);
     operation.stage("container.create.record", LOCAL, ctx.records.put_container(record)).await?;
@@ -61,7 +69,8 @@ async fn make(ctx: &Context, sandbox: &Arc<Sandbox>, container: &Arc<Container>,
     let root = RootRequest { image_id: image.id.clone(), dir: ctx.layout.container_dir(&meta.id) };
     let rootfs = operation.stage("container.create.root", LOCAL, ctx.images.prepare_root(&root)).await?;
     let volumes = ctx.config.timeouts.volume;
-    let made = operation.stage("container.create.spec", volumes, spec_of(ctx, sandbox, meta, image, rootfs)).await?;
+    let made =
+        operation.stage("container.create.spec", volumes, spec_of(ctx, sandbox, meta, image, rootfs)).await?;
     status.user = Some(made.user);
     operation.stage("container.create.bundle", LOCAL, write_bundle(ctx, meta, made.spec)).await?;
     operation.stage("container.create.cgroups", LOCAL, cgroups(ctx, meta)).await?;
@@ -119,7 +128,13 @@ struct Made {
 
 /// Everything the spec needs from the node, then the spec. The volumes' paths are looked at on a
 /// blocking thread: a dead file server costs this operation its deadline, and nobody else anything.
-async fn spec_of(ctx: &Context, sandbox: &Arc<Sandbox>, meta: &ContainerMeta, image: Arc<Image>, rootfs: PathBuf) -> Result<Made> {
+async fn spec_of(
+    ctx: &Context,
+    sandbox: &Arc<Sandbox>,
+    meta: &ContainerMeta,
+    image: Arc<Image>,
+    rootfs: PathBuf,
+) -> Result<Made> {
     let join_pid = join_pid(ctx, sandbox, meta)?;
     let (ctx, sandbox, meta) = (ctx.clone(), sandbox.clone(), meta.clone());
     blocking(move || {
@@ -129,8 +144,11 @@ async fn spec_of(ctx: &Context, sandbox: &Arc<Sandbox>, meta: &ContainerMeta, im
         let want = spec::UserRequest::new(config, &image.config)?;
         let user = spec::resolve_user(&rootfs, want)?;
         let mounts = spec::resolve_mounts(&config.mounts, facts, &handler)?;
-        let privileged =
-            config.linux.as_ref().and_then(|linux| linux.security_context.as_ref()).is_some_and(|context| context.privileged);
+        let privileged = config
+            .linux
+            .as_ref()
+            .and_then(|linux| linux.security_context.as_ref())
+            .is_some_and(|context| context.privileged);
         let devices = spec::resolve_devices(&config.devices, privileged)?;
         let profile = match spec::seccomp::localhost_path(config)? {
             Some(path) => Some(spec::seccomp::load_localhost(&path)?),
@@ -183,7 +201,8 @@ fn join_pid(ctx: &Context, sandbox: &Sandbox, meta: &ContainerMeta) -> Result<Op
         }
         PidNamespace::Target(id) => {
             let target = ctx.store.container(&id)?.filter(|target| target.meta.sandbox_id == meta.sandbox_id);
-            let target = target.ok_or_else(|| Error::NotFound { kind: "target container in this pod", id: id.clone() })?;
+            let target = target
+                .ok_or_else(|| Error::NotFound { kind: "target container in this pod", id: id.clone() })?;
             let status = target.status();
             let running = status.phase == ContainerPhase::Running;
             let pid = status.monitored.as_ref().filter(|_| running).map(|monitored| monitored.process.pid);
@@ -224,7 +243,12 @@ async fn cgroups(ctx: &Context, meta: &ContainerMeta) -> Result<()> {
     ctx.node.create_cgroup(&meta.monitor_cgroup).await.map(|_| ())
 }
 
-fn monitor_request(ctx: &Context, meta: &ContainerMeta, handler: &Handler, deadline: Duration) -> hull_conmon_client::CreateRequest {
+fn monitor_request(
+    ctx: &Context,
+    meta: &ContainerMeta,
+    handler: &Handler,
+    deadline: Duration,
+) -> hull_conmon_client::CreateRequest {
     let command = handler.runtime.create_command(&hull_oci_runtime::CreateRequest {
         id: meta.id.clone(),
         bundle: ctx.layout.container_dir(&meta.id),
@@ -235,9 +259,12 @@ fn monitor_request(ctx: &Context, meta: &ContainerMeta, handler: &Handler, deadl
         name: meta.config.metadata.as_ref().map_or_else(String::new, |metadata| metadata.name.clone()),
         state_dir: ctx.layout.container_run_dir(&meta.id),
         log_path: Some(meta.log_path.clone()),
-        stdio: Stdio { terminal: meta.config.tty, stdin: meta.config.stdin, stdin_once: meta.config.stdin_once },
+        stdio: Stdio {
+            terminal: meta.config.tty,
+            stdin: meta.config.stdin,
+            stdin_once: meta.config.stdin_once,
+        },
         monitor_cgroup: Some(meta.monitor_cgroup.clone()),
         deadline,
     }
 }
-

@@ -7,7 +7,8 @@ use crate::model::ContainerPhase;
 
 /// Makes the monitor write to a new file at the log path.
 pub(crate) async fn reopen_log(ctx: &Context, id: &str) -> Result<()> {
-    let container = ctx.store.container(id)?.ok_or_else(|| Error::NotFound { kind: "container", id: id.to_owned() })?;
+    let container =
+        ctx.store.container(id)?.ok_or_else(|| Error::NotFound { kind: "container", id: id.to_owned() })?;
     let status = container.status();
     let monitored = status.monitored.as_ref().filter(|_| status.phase == ContainerPhase::Running);
     let Some(monitored) = monitored else {

@@ -30,7 +30,11 @@ pub(crate) fn validate(config: &v1::ContainerConfig) -> Result<()> {
     pairs(RPC, "config.annotations", &config.annotations)?;
     strings(config)?;
     if config.mounts.len() > MAX_MOUNTS {
-        return Err(invalid(RPC, "config.mounts", format!("has {} entries; at most {MAX_MOUNTS} are taken", config.mounts.len())));
+        return Err(invalid(
+            RPC,
+            "config.mounts",
+            format!("has {} entries; at most {MAX_MOUNTS} are taken", config.mounts.len()),
+        ));
     }
     if !config.working_dir.is_empty() {
         clean_absolute(RPC, "config.working_dir", &config.working_dir)?;
@@ -40,7 +44,11 @@ pub(crate) fn validate(config: &v1::ContainerConfig) -> Result<()> {
 
 fn strings(config: &v1::ContainerConfig) -> Result<()> {
     let mut total = 0usize;
-    let words = config.command.iter().map(|word| ("config.command", word)).chain(config.args.iter().map(|word| ("config.args", word)));
+    let words = config
+        .command
+        .iter()
+        .map(|word| ("config.command", word))
+        .chain(config.args.iter().map(|word| ("config.args", word)));
     for (field, word) in words {
         if word.contains('\0') {
             return Err(invalid(RPC, field, "contains a NUL byte"));
@@ -57,7 +65,11 @@ fn strings(config: &v1::ContainerConfig) -> Result<()> {
         total += env.key.len() + env.value.len();
     }
     if total > MAX_STRINGS {
-        return Err(invalid(RPC, "config", format!("command, args and envs have {total} bytes; at most {MAX_STRINGS} are taken")));
+        return Err(invalid(
+            RPC,
+            "config",
+            format!("command, args and envs have {total} bytes; at most {MAX_STRINGS} are taken"),
+        ));
     }
     Ok(())
 }
@@ -69,7 +81,11 @@ pub(crate) fn log_path(log_directory: &Path, log_path: &str, id: &str) -> Result
         log_directory.join(format!("{id}.log"))
     } else {
         if log_path.starts_with('/') {
-            return Err(invalid(RPC, field, format!("{log_path} is not relative to the pod's log_directory")));
+            return Err(invalid(
+                RPC,
+                field,
+                format!("{log_path} is not relative to the pod's log_directory"),
+            ));
         }
         let joined = format!("{}/{log_path}", log_directory.display());
         clean_absolute(RPC, field, &joined)?
@@ -78,7 +94,11 @@ pub(crate) fn log_path(log_directory: &Path, log_path: &str, id: &str) -> Result
         return Err(invalid(RPC, field, "names the pod's log_directory itself"));
     }
     if path.as_os_str().as_encoded_bytes().contains(&b':') {
-        return Err(invalid(RPC, field, format!("{} contains ':', which the monitor cannot take", path.display())));
+        return Err(invalid(
+            RPC,
+            field,
+            format!("{} contains ':', which the monitor cannot take", path.display()),
+        ));
     }
     Ok(path)
 }
@@ -110,10 +130,12 @@ pub(crate) fn fingerprint(config: &v1::ContainerConfig) -> String {
 /// The signal that asks the container to stop: the request's, else the image's, else SIGTERM.
 pub(crate) fn stop_signal(config: &v1::ContainerConfig, image: &ImageConfig) -> Result<i32> {
     if config.stop_signal != v1::Signal::RuntimeDefault as i32 {
-        let signal = v1::Signal::try_from(config.stop_signal)
-            .map_err(|_| invalid(RPC, "config.stop_signal", format!("unknown signal {}", config.stop_signal)))?;
-        return signal_number(signal.as_str_name())
-            .ok_or_else(|| invalid(RPC, "config.stop_signal", format!("{} is not a signal here", signal.as_str_name())));
+        let signal = v1::Signal::try_from(config.stop_signal).map_err(|_| {
+            invalid(RPC, "config.stop_signal", format!("unknown signal {}", config.stop_signal))
+        })?;
+        return signal_number(signal.as_str_name()).ok_or_else(|| {
+            invalid(RPC, "config.stop_signal", format!("{} is not a signal here", signal.as_str_name()))
+        });
     }
     match image.stop_signal.as_str() {
         "" => Ok(SIGTERM),
@@ -140,7 +162,9 @@ fn signal_number(text: &str) -> Option<i32> {
         "RTMAX" => Some(rtmax),
         _ => {
             let plus = name.strip_prefix("RTMIN+").and_then(|n| n.parse::<i32>().ok()).map(|n| rtmin + n);
-            plus.or_else(|| name.strip_prefix("RTMAX-").and_then(|n| n.parse::<i32>().ok()).map(|n| rtmax - n))
+            plus.or_else(|| {
+                name.strip_prefix("RTMAX-").and_then(|n| n.parse::<i32>().ok()).map(|n| rtmax - n)
+            })
         }
     };
     if let Some(number) = real_time {
@@ -170,10 +194,16 @@ mod tests {
 
     #[test]
     fn what_the_kubelet_changes_in_a_retry_does_not_count() {
-        let mount = |path: &str| v1::Mount { host_path: path.into(), container_path: "/dev/termination-log".into(), ..Default::default() };
+        let mount = |path: &str| v1::Mount {
+            host_path: path.into(),
+            container_path: "/dev/termination-log".into(),
+            ..Default::default()
+        };
         let env = |key: &str| v1::KeyValue { key: key.into(), value: "1".into() };
-        let first = v1::ContainerConfig { mounts: vec![mount("/a/1")], envs: vec![env("A"), env("B")], ..config() };
-        let second = v1::ContainerConfig { mounts: vec![mount("/a/2")], envs: vec![env("B"), env("A")], ..config() };
+        let first =
+            v1::ContainerConfig { mounts: vec![mount("/a/1")], envs: vec![env("A"), env("B")], ..config() };
+        let second =
+            v1::ContainerConfig { mounts: vec![mount("/a/2")], envs: vec![env("B"), env("A")], ..config() };
         assert_eq!(fingerprint(&first), fingerprint(&second));
         let third = v1::ContainerConfig { args: vec!["x".into()], ..config() };
         assert_ne!(fingerprint(&first), fingerprint(&third));
@@ -200,7 +230,16 @@ mod tests {
 
     #[test]
     fn signals_in_every_spelling() {
-        for (text, number) in [("SIGTERM", 15), ("term", 15), ("9", 9), ("SIGRTMIN+3", 37), ("SIGRTMINPLUS3", 37), ("RTMAX-1", 63), ("SIGCLD", 17), ("SIGWINCH", 28)] {
+        for (text, number) in [
+            ("SIGTERM", 15),
+            ("term", 15),
+            ("9", 9),
+            ("SIGRTMIN+3", 37),
+            ("SIGRTMINPLUS3", 37),
+            ("RTMAX-1", 63),
+            ("SIGCLD", 17),
+            ("SIGWINCH", 28),
+        ] {
             assert_eq!(signal_number(text), Some(number), "{text}");
         }
         for text in ["", "0", "65", "SIGNOPE", "RTMIN+99", "-1"] {

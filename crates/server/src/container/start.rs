@@ -21,7 +21,8 @@ const LOCAL: Duration = Duration::from_secs(60);
 
 /// Starts a created container.
 pub(crate) async fn start(ctx: &Context, id: &str) -> Result<()> {
-    let container = ctx.store.container(id)?.ok_or_else(|| Error::NotFound { kind: "container", id: id.to_owned() })?;
+    let container =
+        ctx.store.container(id)?.ok_or_else(|| Error::NotFound { kind: "container", id: id.to_owned() })?;
     if !container.status().claimed {
         // Who knows the id has it from us.
         create::claim(ctx, &container).await?;
@@ -54,7 +55,8 @@ pub(crate) async fn start(ctx: &Context, id: &str) -> Result<()> {
 
 /// `Err(None)`: nothing to do, and that is a success.
 fn precondition(ctx: &Context, container: &Container) -> std::result::Result<(), Option<Error>> {
-    let pod_is_ready = ctx.store.sandbox_exact(&container.meta.sandbox_id).is_some_and(|sandbox| sandbox.is_ready());
+    let pod_is_ready =
+        ctx.store.sandbox_exact(&container.meta.sandbox_id).is_some_and(|sandbox| sandbox.is_ready());
     match container.status().phase {
         ContainerPhase::Created if pod_is_ready => Ok(()),
         ContainerPhase::Created => Err(Some(refused(container.id(), "its pod sandbox is not ready"))),
@@ -80,12 +82,17 @@ fn spawn(ctx: &Context, container: Arc<Container>, operation: Arc<Operation>) {
 async fn run(ctx: &Context, container: &Arc<Container>, operation: &Operation) -> Result<()> {
     let (_, handler) = ctx.handler(RPC, &container.meta.handler)?;
     let deadline = ctx.config.timeouts.start;
-    let started = operation.stage("container.start.runtime", deadline, handler.runtime.start(container.id())).await;
+    let started =
+        operation.stage("container.start.runtime", deadline, handler.runtime.start(container.id())).await;
     match started {
         Ok(()) => {
             let at = SystemTime::now();
             operation
-                .stage("container.start.running", LOCAL, ctx.change_container(container, |status| status.started(at)))
+                .stage(
+                    "container.start.running",
+                    LOCAL,
+                    ctx.change_container(container, |status| status.started(at)),
+                )
                 .await
         }
         // Another operation ends it; what it became is for that one to say.

@@ -26,11 +26,17 @@ pub(crate) async fn stats(ctx: &Context, id: &str) -> Result<v1::ContainerStats>
 }
 
 /// Those of the running containers that match.
-pub(crate) async fn list(ctx: &Context, filter: Option<&v1::ContainerStatsFilter>) -> Vec<v1::ContainerStats> {
+pub(crate) async fn list(
+    ctx: &Context,
+    filter: Option<&v1::ContainerStatsFilter>,
+) -> Vec<v1::ContainerStats> {
     let mut all = Vec::new();
     for container in ctx.store.containers() {
         let status = container.status();
-        if status.is_visible() && status.phase == ContainerPhase::Running && filter.is_none_or(|f| matches(&container, f)) {
+        if status.is_visible()
+            && status.phase == ContainerPhase::Running
+            && filter.is_none_or(|f| matches(&container, f))
+        {
             all.push(of(ctx, &container).await);
         }
     }
@@ -46,7 +52,9 @@ fn matches(container: &Container, filter: &v1::ContainerStatsFilter) -> bool {
 /// What cannot be read is left out; it never fails the whole.
 async fn of(ctx: &Context, container: &Arc<Container>) -> v1::ContainerStats {
     let (ctx_, cgroup) = (ctx.clone(), container.meta.cgroup.clone());
-    let read = blocking(move || Ok::<_, Error>((ctx_.node.cgroup_stats(&cgroup), Instant::now(), SystemTime::now())));
+    let read = blocking(move || {
+        Ok::<_, Error>((ctx_.node.cgroup_stats(&cgroup), Instant::now(), SystemTime::now()))
+    });
     let (stats, taken, now) = read.await.unwrap_or((None, Instant::now(), SystemTime::now()));
     let timestamp = nanoseconds(now);
     let layer = ctx.images.root_usage(&ctx.layout.container_dir(container.id())).await.ok();
@@ -72,7 +80,9 @@ async fn of(ctx: &Context, container: &Arc<Container>) -> v1::ContainerStats {
         }),
         writable_layer: layer.map(|usage| v1::FilesystemUsage {
             timestamp,
-            fs_id: Some(v1::FilesystemIdentifier { mountpoint: ctx.layout.root.to_string_lossy().into_owned() }),
+            fs_id: Some(v1::FilesystemIdentifier {
+                mountpoint: ctx.layout.root.to_string_lossy().into_owned(),
+            }),
             used_bytes: value(usage.bytes),
             inodes_used: value(usage.inodes),
         }),
@@ -84,7 +94,9 @@ fn memory(stats: &Stats, timestamp: i64) -> v1::MemoryUsage {
     v1::MemoryUsage {
         timestamp,
         working_set_bytes: value(stats.memory_working_set),
-        available_bytes: stats.memory_limit.and_then(|limit| value(limit.saturating_sub(stats.memory_working_set))),
+        available_bytes: stats
+            .memory_limit
+            .and_then(|limit| value(limit.saturating_sub(stats.memory_working_set))),
         usage_bytes: value(stats.memory_usage),
         rss_bytes: value(stats.memory_rss),
         page_faults: value(stats.page_faults),

@@ -35,7 +35,10 @@ fn of(container: &Container) -> v1::ContainerStatus {
         started_at: status.started_at.map_or(0, nanoseconds),
         finished_at: status.exit.map_or(0, |exit| nanoseconds(exit.at)),
         exit_code,
-        image: Some(v1::ImageSpec { image: meta.image_name.clone(), ..meta.config.image.clone().unwrap_or_default() }),
+        image: Some(v1::ImageSpec {
+            image: meta.image_name.clone(),
+            ..meta.config.image.clone().unwrap_or_default()
+        }),
         image_ref: meta.image_ref.clone(),
         reason: reason.to_owned(),
         message,
@@ -68,7 +71,11 @@ async fn info(ctx: &Context, container: &Container) -> Result<HashMap<String, St
     let spec = blocking(move || Ok::<_, Error>(std::fs::read_to_string(path).ok())).await?;
     let spec: serde_json::Value = spec.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
     let status = container.status();
-    let pid = status.monitored.as_ref().filter(|_| status.exit.is_none()).map_or(0, |monitored| monitored.process.pid);
+    let pid = status
+        .monitored
+        .as_ref()
+        .filter(|_| status.exit.is_none())
+        .map_or(0, |monitored| monitored.process.pid);
     let privileged = container
         .meta
         .config
@@ -102,7 +109,8 @@ fn stop_signal(number: i32) -> i32 {
         64 => "SIGRTMAX".to_owned(),
         35..=49 => format!("SIGRTMINPLUS{}", number - 34),
         50..=63 => format!("SIGRTMAXMINUS{}", 64 - number),
-        _ => nix::sys::signal::Signal::try_from(number).map_or_else(|_| String::new(), |signal| signal.as_str().to_owned()),
+        _ => nix::sys::signal::Signal::try_from(number)
+            .map_or_else(|_| String::new(), |signal| signal.as_str().to_owned()),
     };
     v1::Signal::from_str_name(&name).map_or(0, |signal| signal as i32)
 }

@@ -108,7 +108,12 @@ async fn kill_until_gone(ctx: &Context, container: &Arc<Container>, operation: &
         }
         if Instant::now() >= deadline {
             let (stage, _) = operation.progress();
-            return Err(Error::DeadlineExceeded { operation: RPC, id: container.id().to_owned(), stage, after: limit });
+            return Err(Error::DeadlineExceeded {
+                operation: RPC,
+                id: container.id().to_owned(),
+                stage,
+                after: limit,
+            });
         }
         pause = (pause * 2).min(Duration::from_secs(5));
     }

@@ -47,7 +47,8 @@ impl Node for LinuxNode {
     }
 
     fn hostname(&self) -> String {
-        nix::unistd::gethostname().map_or_else(|_| "localhost".to_owned(), |name| name.to_string_lossy().into_owned())
+        nix::unistd::gethostname()
+            .map_or_else(|_| "localhost".to_owned(), |name| name.to_string_lossy().into_owned())
     }
 
     async fn mount_shm(&self, dir: &Path, size: u64) -> Result<()> {
@@ -57,7 +58,8 @@ impl Node for LinuxNode {
             failpoint!("node.shm.mount").map_err(|e| Error::io(context(), e))?;
             let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
             let data = format!("mode=1777,size={size}");
-            mount(Some("shm"), &dir, Some("tmpfs"), flags, Some(data.as_str())).map_err(|e| Error::io(context(), e.into()))
+            mount(Some("shm"), &dir, Some("tmpfs"), flags, Some(data.as_str()))
+                .map_err(|e| Error::io(context(), e.into()))
         })
         .await
     }
@@ -89,7 +91,10 @@ impl Node for LinuxNode {
     }
 
     fn cgroup_exists(&self, path: &Path) -> bool {
-        self.cgroups.dir("memory", path).or_else(|| self.cgroups.dir("pids", path)).is_some_and(|dir| dir.is_dir())
+        self.cgroups
+            .dir("memory", path)
+            .or_else(|| self.cgroups.dir("pids", path))
+            .is_some_and(|dir| dir.is_dir())
     }
 
     fn is_populated(&self, path: &Path) -> bool {
@@ -111,10 +116,13 @@ impl Node for LinuxNode {
     }
 
     async fn prune_cgroup(&self, path: &Path) {
-        let dirs: Vec<PathBuf> = ["cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "systemd", "hugetlb", "unified"]
-            .iter()
-            .filter_map(|controller| self.cgroups.dir(controller, path))
-            .collect();
+        let dirs: Vec<PathBuf> = [
+            "cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "systemd",
+            "hugetlb", "unified",
+        ]
+        .iter()
+        .filter_map(|controller| self.cgroups.dir(controller, path))
+        .collect();
         // rmdir refuses what is not empty: that is all the care it needs.
         let _ = blocking(move || {
             for dir in dirs {

@@ -75,6 +75,11 @@ impl Node for MockNode {
     async fn prune_cgroup(&self, _path: &Path) {}
 
     fn cgroup_stats(&self, _path: &Path) -> Option<Stats> {
-        Some(Stats { cpu_usage_ns: 1_000_000, memory_usage: 1 << 20, memory_working_set: 1 << 20, ..Stats::default() })
+        Some(Stats {
+            cpu_usage_ns: 1_000_000,
+            memory_usage: 1 << 20,
+            memory_working_set: 1 << 20,
+            ..Stats::default()
+        })
     }
 }

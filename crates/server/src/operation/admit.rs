@@ -2,13 +2,12 @@
 //! Who wins when an operation comes while another one runs. Pure.
 //!
 //! ```text
-//!  running \ comes   Run/Create           Start      Stop                Remove        Update
-//!  Run/Create        same: join           refuse     cancel              cancel        refuse
+//!  running \ comes   Run/Create           Start      Stop                Remove
+//!  Run/Create        same: join           refuse     cancel              cancel
 //!                    other: cancel
-//!  Start             (exists)             join       cancel              cancel        wait
-//!  Stop              (exists)             refuse     join, shortening    join, then on refuse
-//!  Remove            wait, then anew      refuse     join                join          refuse
-//!  Update            (exists)             wait       cancel              cancel        wait
+//!  Start             wait                 join       cancel              cancel
+//!  Stop              wait                 refuse     join, shortening    shorten, then on
+//!  Remove            wait, then anew      refuse     join                join
 //! ```
 //! "cancel" includes its undo: the newcomer is admitted again when the running one has ended.
 
@@ -26,7 +25,6 @@ pub(crate) enum OpKind {
     StartContainer,
     StopContainer,
     RemoveContainer,
-    UpdateContainer,
 }
 
 /// What becomes of an operation that asks to run.
@@ -62,25 +60,19 @@ enum Verb {
     Start,
     Stop,
     Remove,
-    Update,
 }
 
 /// The table above. `same` tells whether both ask for the same thing.
 pub(crate) fn decide(running: OpKind, comes: OpKind, same: bool) -> Decision {
-    use Verb::{Make, Remove, Start, Stop, Update};
+    use Verb::{Make, Remove, Start, Stop};
     match (running.verb(), comes.verb()) {
         (Make, Make) if same => Decision::Join,
         (Make, Make | Stop | Remove) => Decision::Cancel,
-        (Make, Start | Update) => Decision::Refuse,
-        (Start, Start) => Decision::Join,
-        (Start | Update, Stop | Remove) => Decision::Cancel,
-        (Start | Update, Make | Update) | (Update, Start) => Decision::Wait,
-        (Stop, Stop) => Decision::Join,
+        (Make | Stop | Remove, Start) => Decision::Refuse,
+        (Start, Start) | (Stop, Stop) | (Remove, Stop | Remove) => Decision::Join,
+        (Start, Stop | Remove) => Decision::Cancel,
+        (Start | Stop | Remove, Make) => Decision::Wait,
         (Stop, Remove) => Decision::Shorten,
-        (Stop, Make) => Decision::Wait,
-        (Stop | Remove, Start | Update) => Decision::Refuse,
-        (Remove, Make) => Decision::Wait,
-        (Remove, Stop | Remove) => Decision::Join,
     }
 }
 
@@ -97,7 +89,6 @@ impl OpKind {
             Self::StartContainer => "StartContainer",
             Self::StopContainer => "StopContainer",
             Self::RemoveContainer => "RemoveContainer",
-            Self::UpdateContainer => "UpdateContainerResources",
         }
     }
 
@@ -107,7 +98,6 @@ impl OpKind {
             Self::StartContainer => Verb::Start,
             Self::StopSandbox | Self::StopContainer => Verb::Stop,
             Self::RemoveSandbox | Self::RemoveContainer => Verb::Remove,
-            Self::UpdateContainer => Verb::Update,
         }
     }
 }
@@ -129,8 +119,8 @@ impl Decision {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
     use OpKind::*;
+    use proptest::prelude::*;
 
     #[test]
     fn the_table() {
@@ -152,7 +142,6 @@ mod tests {
             (StopSandbox, RemoveSandbox, false, Decision::Shorten),
             (StopSandbox, RunSandbox, true, Decision::Wait),
             (RemoveSandbox, RunSandbox, true, Decision::Wait),
-            (UpdateContainer, StopContainer, false, Decision::Cancel),
         ];
         for (running, comes, same, expected) in rows {
             assert_eq!(decide(running, comes, same), expected, "{running:?} <- {comes:?} same={same}");
@@ -161,8 +150,13 @@ mod tests {
 
     fn kind() -> impl Strategy<Value = OpKind> {
         prop::sample::select(vec![
-            RunSandbox, StopSandbox, RemoveSandbox, CreateContainer, StartContainer, StopContainer,
-            RemoveContainer, UpdateContainer,
+            RunSandbox,
+            StopSandbox,
+            RemoveSandbox,
+            CreateContainer,
+            StartContainer,
+            StopContainer,
+            RemoveContainer,
         ])
     }
 

@@ -152,7 +152,9 @@ impl Operation {
 
     /// Whether it ended well and no waiter has been told.
     pub(crate) fn ended_well_untold(&self) -> bool {
-        matches!(*self.outcome.borrow(), Some(Ok(()))) && !self.delivered.load(Ordering::SeqCst) && !self.has_waiters()
+        matches!(*self.outcome.borrow(), Some(Ok(())))
+            && !self.delivered.load(Ordering::SeqCst)
+            && !self.has_waiters()
     }
 
     /// Tells every waiter.

@@ -61,8 +61,7 @@ fn is_current(program: &Path) -> io::Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         meta => meta?,
     };
-    let fits = meta.is_file()
-        && meta.permissions().mode() & 0o777 == 0o755
-        && meta.len() == PROGRAM.len() as u64;
+    let fits =
+        meta.is_file() && meta.permissions().mode() & 0o777 == 0o755 && meta.len() == PROGRAM.len() as u64;
     Ok(fits && fs::read(program)? == PROGRAM)
 }

@@ -30,10 +30,12 @@ fn wait_until(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
+/// Waits until the program is in its wait. The signals that it blocked do not show there: the kernel
+/// takes them off the mask for as long as somebody waits for them.
 fn wait_ready(child: &Child) {
-    // TERM, INT and CHLD are blocked: 1<<14 | 1<<1 | 1<<16.
-    wait_until("the pause does not block its signals", || {
-        status(child.id(), "SigBlk:").is_some_and(|it| it == "0000000000014002")
+    wait_until("the pause does not wait", || {
+        status(child.id(), "Name:").is_some_and(|it| it == PROGRAM_NAME)
+            && status(child.id(), "State:").is_some_and(|it| it.starts_with('S'))
     });
 }
 

@@ -59,10 +59,12 @@ mod tests {
             labels: HashMap::from([("app".into(), "web".into())]),
             ..Default::default()
         };
-        let filter = |id: &str, state: Option<v1::PodSandboxState>, label: Option<(&str, &str)>| v1::PodSandboxFilter {
-            id: id.into(),
-            state: state.map(|state| v1::PodSandboxStateValue { state: state as i32 }),
-            label_selector: label.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect(),
+        let filter = |id: &str, state: Option<v1::PodSandboxState>, label: Option<(&str, &str)>| {
+            v1::PodSandboxFilter {
+                id: id.into(),
+                state: state.map(|state| v1::PodSandboxStateValue { state: state as i32 }),
+                label_selector: label.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect(),
+            }
         };
         use v1::PodSandboxState::{SandboxNotready, SandboxReady};
         assert!(matches(&item, &filter("", None, None)));

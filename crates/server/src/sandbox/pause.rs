@@ -30,7 +30,11 @@ fn monitor_cgroup(meta: &SandboxMeta) -> std::path::PathBuf {
 }
 
 /// Creates and starts it.
-pub(crate) async fn start(ctx: &Context, meta: &SandboxMeta, namespaces: &PodNamespaces) -> Result<Monitored> {
+pub(crate) async fn start(
+    ctx: &Context,
+    meta: &SandboxMeta,
+    namespaces: &PodNamespaces,
+) -> Result<Monitored> {
     let (_, handler) = ctx.handler("RunPodSandbox", &meta.handler)?;
     let bundle = ctx.layout.pause_dir(&meta.id);
     let root = ctx.layout.run_root.join("pause");
@@ -47,7 +51,8 @@ pub(crate) async fn start(ctx: &Context, meta: &SandboxMeta, namespaces: &PodNam
         crate::pause::write_root(&root).map_err(|e| Error::io(format!("write {}", root.display()), e))?;
         let io = |e| Error::io(format!("write {}", path.display()), e);
         make_dir(&path, 0o711).map_err(io)?;
-        let bytes = serde_json::to_vec(&spec).map_err(|e| Error::io("write the pause's config.json", e.into()))?;
+        let bytes =
+            serde_json::to_vec(&spec).map_err(|e| Error::io("write the pause's config.json", e.into()))?;
         std::fs::write(path.join("config.json"), bytes).map_err(io)
     })
     .await?;

@@ -45,7 +45,10 @@ pub(crate) async fn later(ctx: &Context, record: AttachmentRecord) {
 
 /// Tries until it succeeds or the daemon ends.
 pub(crate) fn retry(ctx: &Context, record: AttachmentRecord) {
-    ctx.ledger.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(record.attachment.sandbox_id.clone(), record.clone());
+    ctx.ledger
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+        .insert(record.attachment.sandbox_id.clone(), record.clone());
     let ctx_ = ctx.clone();
     ctx.tasks.spawn(async move {
         let mut pause = FIRST_PAUSE;
@@ -76,7 +79,12 @@ async fn attempt(ctx: &Context, record: &AttachmentRecord) -> Result<()> {
     match tokio::time::timeout(deadline, ctx.network.detach(&record.attachment)).await {
         Ok(result) => result?,
         Err(_) => {
-            return Err(Error::DeadlineExceeded { operation: "detach", id: id.clone(), stage: "network", after: deadline });
+            return Err(Error::DeadlineExceeded {
+                operation: "detach",
+                id: id.clone(),
+                stage: "network",
+                after: deadline,
+            });
         }
     }
     ctx.records.delete_attachment(id).await

@@ -79,7 +79,9 @@ async fn remove_containers(ctx: &Context, sandbox_id: &str) -> Result<()> {
     }
     let mut failures = Failures::default();
     while let Some(removed) = removals.join_next().await {
-        failures.note(removed.unwrap_or_else(|_| Err(Error::Lost { operation: "RemoveContainer", id: sandbox_id.to_owned() })));
+        failures.note(removed.unwrap_or_else(|_| {
+            Err(Error::Lost { operation: "RemoveContainer", id: sandbox_id.to_owned() })
+        }));
     }
     failures.into_result("RemovePodSandbox", sandbox_id)
 }

@@ -24,7 +24,8 @@ pub(crate) fn invalid(operation: &'static str, field: &str, problem: impl Into<S
 
 /// Checks a pod's configuration and returns its key.
 pub(crate) fn validate(config: &v1::PodSandboxConfig) -> Result<SandboxKey> {
-    let metadata = config.metadata.as_ref().ok_or_else(|| invalid(OPERATION, "config.metadata", "is missing"))?;
+    let metadata =
+        config.metadata.as_ref().ok_or_else(|| invalid(OPERATION, "config.metadata", "is missing"))?;
     for (field, value) in [
         ("config.metadata.name", &metadata.name),
         ("config.metadata.namespace", &metadata.namespace),
@@ -61,7 +62,11 @@ pub(crate) fn name(operation: &'static str, field: &str, value: &str) -> Result<
         return Err(invalid(operation, field, "must not be empty"));
     }
     if value.len() > MAX_NAME {
-        return Err(invalid(operation, field, format!("is {} bytes long; at most {MAX_NAME} are taken", value.len())));
+        return Err(invalid(
+            operation,
+            field,
+            format!("is {} bytes long; at most {MAX_NAME} are taken", value.len()),
+        ));
     }
     if value.contains(|c: char| c.is_control() || c == '/') {
         return Err(invalid(operation, field, "must not contain control characters or '/'"));
@@ -79,7 +84,11 @@ pub(crate) fn pairs(
             return Err(invalid(operation, field, "a key is empty"));
         }
         if key.len() + value.len() > MAX_PAIR {
-            return Err(invalid(operation, &format!("{field}[{key:.60}]"), format!("is longer than {MAX_PAIR} bytes")));
+            return Err(invalid(
+                operation,
+                &format!("{field}[{key:.60}]"),
+                format!("is longer than {MAX_PAIR} bytes"),
+            ));
         }
     }
     Ok(())
@@ -110,7 +119,9 @@ pub(crate) fn cgroup_parent(parent: &str) -> Result<PathBuf> {
         return Err(invalid(
             OPERATION,
             field,
-            format!("{parent} is a systemd slice, but cgroup_driver is \"cgroupfs\": set the kubelet's cgroupDriver to cgroupfs"),
+            format!(
+                "{parent} is a systemd slice, but cgroup_driver is \"cgroupfs\": set the kubelet's cgroupDriver to cgroupfs"
+            ),
         ));
     }
     let absolute = if parent.starts_with('/') { parent.to_owned() } else { format!("/{parent}") };
@@ -122,16 +133,23 @@ pub(crate) fn cgroup_parent(parent: &str) -> Result<PathBuf> {
 }
 
 fn namespaces(linux: &v1::LinuxPodSandboxConfig) -> Result<()> {
-    let Some(options) = linux.security_context.as_ref().and_then(|context| context.namespace_options.as_ref()) else {
+    let Some(options) =
+        linux.security_context.as_ref().and_then(|context| context.namespace_options.as_ref())
+    else {
         return Ok(());
     };
     let field = "config.linux.security_context.namespace_options";
     let mode = |name: &str, value: i32| {
-        v1::NamespaceMode::try_from(value).map_err(|_| invalid(OPERATION, &format!("{field}.{name}"), format!("unknown mode {value}")))
+        v1::NamespaceMode::try_from(value)
+            .map_err(|_| invalid(OPERATION, &format!("{field}.{name}"), format!("unknown mode {value}")))
     };
     for (name, value) in [("network", options.network), ("ipc", options.ipc)] {
         if !matches!(mode(name, value)?, v1::NamespaceMode::Pod | v1::NamespaceMode::Node) {
-            return Err(invalid(OPERATION, &format!("{field}.{name}"), "must be POD or NODE for a pod sandbox"));
+            return Err(invalid(
+                OPERATION,
+                &format!("{field}.{name}"),
+                "must be POD or NODE for a pod sandbox",
+            ));
         }
     }
     if mode("pid", options.pid)? == v1::NamespaceMode::Target {
@@ -139,7 +157,9 @@ fn namespaces(linux: &v1::LinuxPodSandboxConfig) -> Result<()> {
     }
     if let Some(user) = &options.userns_options {
         if mode("userns_options.mode", user.mode)? != v1::NamespaceMode::Node {
-            return Err(Error::Unimplemented { what: "RunPodSandbox: user namespaces (userns_options)".into() });
+            return Err(Error::Unimplemented {
+                what: "RunPodSandbox: user namespaces (userns_options)".into(),
+            });
         }
     }
     Ok(())
@@ -154,10 +174,9 @@ fn port_mappings(config: &v1::PodSandboxConfig) -> Result<Vec<PortMapping>> {
         .map(|(index, mapping)| {
             let field = |name: &str| format!("config.port_mappings[{index}].{name}");
             let port = |name: &str, value: i32| {
-                u16::try_from(value)
-                    .ok()
-                    .filter(|port| *port > 0)
-                    .ok_or_else(|| invalid(OPERATION, &field(name), format!("{value} is not a port (1 to 65535)")))
+                u16::try_from(value).ok().filter(|port| *port > 0).ok_or_else(|| {
+                    invalid(OPERATION, &field(name), format!("{value} is not a port (1 to 65535)"))
+                })
             };
             let protocol = match v1::Protocol::try_from(mapping.protocol) {
                 Ok(v1::Protocol::Tcp) => Protocol::Tcp,
@@ -194,7 +213,11 @@ pub(crate) fn attach_request(
         pod_namespace: metadata.namespace,
         pod_uid: metadata.uid,
         netns: netns.to_owned(),
-        cgroup_parent: config.linux.as_ref().map(|linux| linux.cgroup_parent.clone()).filter(|p| !p.is_empty()),
+        cgroup_parent: config
+            .linux
+            .as_ref()
+            .map(|linux| linux.cgroup_parent.clone())
+            .filter(|p| !p.is_empty()),
         annotations: config.annotations.clone().into_iter().collect(),
         port_mappings: port_mappings(config)?,
         dns: config.dns_config.clone().map(|dns| DnsConfig {
@@ -276,17 +299,31 @@ mod tests {
         let rows: [(Break, &str); 9] = [
             (|c| c.metadata = None, "config.metadata: is missing"),
             (|c| c.metadata.as_mut().unwrap().name.clear(), "config.metadata.name: must not be empty"),
-            (|c| c.metadata.as_mut().unwrap().uid = "x".repeat(5000), "config.metadata.uid: is 5000 bytes long"),
-            (|c| c.metadata.as_mut().unwrap().namespace = "../x".into(), "must not contain control characters or '/'"),
+            (
+                |c| c.metadata.as_mut().unwrap().uid = "x".repeat(5000),
+                "config.metadata.uid: is 5000 bytes long",
+            ),
+            (
+                |c| c.metadata.as_mut().unwrap().namespace = "../x".into(),
+                "must not contain control characters or '/'",
+            ),
             (|c| c.log_directory = "logs".into(), "config.log_directory: logs is not absolute"),
             (|c| c.log_directory = "/a/../../etc".into(), "leaves its directory by '..'"),
             (|c| c.hostname = "h".repeat(65), "config.hostname: is longer than the kernel's 64 bytes"),
             (
-                |c| c.port_mappings = vec![v1::PortMapping { container_port: 80, host_port: 70000, ..Default::default() }],
+                |c| {
+                    c.port_mappings =
+                        vec![v1::PortMapping { container_port: 80, host_port: 70000, ..Default::default() }]
+                },
                 "config.port_mappings[0].host_port: 70000 is not a port",
             ),
             (
-                |c| c.linux = Some(v1::LinuxPodSandboxConfig { cgroup_parent: "a.slice".into(), ..Default::default() }),
+                |c| {
+                    c.linux = Some(v1::LinuxPodSandboxConfig {
+                        cgroup_parent: "a.slice".into(),
+                        ..Default::default()
+                    })
+                },
                 "is a systemd slice",
             ),
         ];

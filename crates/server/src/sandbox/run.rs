@@ -122,7 +122,8 @@ async fn tell(ctx: &Context, sandbox: Arc<Sandbox>, waiter: Waiter) -> Result<St
 /// In a task of its own: a caller that leaves does not tear the write apart from its publication.
 async fn claim(ctx: &Context, sandbox: &Arc<Sandbox>) -> Result<()> {
     let (ctx, sandbox_) = (ctx.clone(), sandbox.clone());
-    let claimed = ctx.tasks.clone().spawn(async move { ctx.change_sandbox(&sandbox_, |s| s.claimed = true).await });
+    let claimed =
+        ctx.tasks.clone().spawn(async move { ctx.change_sandbox(&sandbox_, |s| s.claimed = true).await });
     claimed.await.unwrap_or_else(|_| Err(Error::Lost { operation: RPC, id: sandbox.id().to_owned() }))
 }
 
@@ -170,7 +171,12 @@ pub(crate) fn expire(ctx: &Context, sandbox: &Arc<Sandbox>) {
 }
 
 /// What never changes of the new sandbox.
-fn plan(ctx: &Context, config: &v1::PodSandboxConfig, requested: &str, handler: String) -> Result<SandboxMeta> {
+fn plan(
+    ctx: &Context,
+    config: &v1::PodSandboxConfig,
+    requested: &str,
+    handler: String,
+) -> Result<SandboxMeta> {
     let id = id::new_id()?;
     let parent = config.linux.as_ref().map_or("", |linux| linux.cgroup_parent.as_str());
     let cgroup_parent =
@@ -223,13 +229,15 @@ async fn make(ctx: &Context, sandbox: &Arc<Sandbox>, operation: &Operation) -> R
     let record = ctx.sandbox_record(sandbox, &status);
     operation.stage("sandbox.run.record", LOCAL, ctx.records.put_sandbox(record)).await?;
     operation.stage("sandbox.run.cgroup", LOCAL, ctx.node.create_cgroup(&sandbox.meta.cgroup_parent)).await?;
-    status.namespaces =
-        operation.stage("sandbox.run.namespaces", LOCAL, ctx.netns.create(&namespaces(&sandbox.meta))).await?;
+    status.namespaces = operation
+        .stage("sandbox.run.namespaces", LOCAL, ctx.netns.create(&namespaces(&sandbox.meta)))
+        .await?;
     operation.stage("sandbox.run.files", LOCAL, files(ctx, &sandbox.meta)).await?;
     if let Some(netns) = &status.namespaces.network {
         let deadline = ctx.config.timeouts.network * 2 + Duration::from_secs(10);
-        status.ips =
-            operation.stage("sandbox.run.network", deadline, attach(ctx, &sandbox.meta, netns.as_path())).await?;
+        status.ips = operation
+            .stage("sandbox.run.network", deadline, attach(ctx, &sandbox.meta, netns.as_path()))
+            .await?;
     }
     if pause::is_needed(&sandbox.meta) {
         let deadline = ctx.config.timeouts.create;
@@ -267,9 +275,12 @@ fn namespaces(meta: &SandboxMeta) -> hull_netns::CreateRequest {
 
 fn belongs_to_pod(name: &str, own_network: bool, own_ipc: bool) -> bool {
     let name = name.replace('/', ".");
-    let shared = (!own_network && (name.starts_with("net.") || name == "kernel.hostname" || name == "kernel.domainname"))
+    let shared = (!own_network
+        && (name.starts_with("net.") || name == "kernel.hostname" || name == "kernel.domainname"))
         || (!own_ipc
-            && ["kernel.shm", "kernel.msg", "kernel.sem", "fs.mqueue."].iter().any(|prefix| name.starts_with(prefix)));
+            && ["kernel.shm", "kernel.msg", "kernel.sem", "fs.mqueue."]
+                .iter()
+                .any(|prefix| name.starts_with(prefix)));
     if shared {
         tracing::warn!(sysctl = name, "belongs to a namespace that the pod shares with the host: skipped");
     }
@@ -356,5 +367,7 @@ pub(crate) fn expects_namespaces(meta: &SandboxMeta) -> bool {
 /// Whether what is pinned is all that the pod was given.
 pub(crate) fn are_complete(meta: &SandboxMeta, found: &PodNamespaces) -> bool {
     let wanted = namespaces(meta);
-    (!wanted.network || found.network.is_some()) && (!wanted.ipc || found.ipc.is_some()) && (!wanted.uts || found.uts.is_some())
+    (!wanted.network || found.network.is_some())
+        && (!wanted.ipc || found.ipc.is_some())
+        && (!wanted.uts || found.uts.is_some())
 }

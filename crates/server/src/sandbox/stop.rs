@@ -47,7 +47,12 @@ fn spawn(ctx: &Context, sandbox: Arc<Sandbox>, operation: Arc<Operation>) {
 }
 
 /// The body; remove calls it too, with no grace.
-pub(crate) async fn run(ctx: &Context, sandbox: &Arc<Sandbox>, operation: &Operation, grace: Duration) -> Result<()> {
+pub(crate) async fn run(
+    ctx: &Context,
+    sandbox: &Arc<Sandbox>,
+    operation: &Operation,
+    grace: Duration,
+) -> Result<()> {
     if sandbox.status().phase == SandboxPhase::NotReady {
         return Ok(());
     }
@@ -78,7 +83,11 @@ async fn stop_containers(ctx: &Context, sandbox_id: &str, grace: Duration) -> Re
     }
     let mut failures = Failures::default();
     while let Some(stopped) = stops.join_next().await {
-        failures.note(stopped.unwrap_or_else(|_| Err(Error::Lost { operation: "StopContainer", id: sandbox_id.to_owned() })));
+        failures.note(
+            stopped.unwrap_or_else(|_| {
+                Err(Error::Lost { operation: "StopContainer", id: sandbox_id.to_owned() })
+            }),
+        );
     }
     failures.into_result("StopPodSandbox", sandbox_id)
 }

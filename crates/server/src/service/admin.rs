@@ -23,7 +23,10 @@ impl AdminService for Admin {
     ) -> std::result::Result<Response<ImportImageResponse>, Status> {
         let imported = image::import(&self.ctx, &request.get_ref().path).await;
         let images = imported.map(|images| {
-            let entry = |image: &hull_image_store::Image| ImportedImage { id: image.id.clone(), repo_tags: image.repo_tags.clone() };
+            let entry = |image: &hull_image_store::Image| ImportedImage {
+                id: image.id.clone(),
+                repo_tags: image.repo_tags.clone(),
+            };
             ImportImageResponse { images: images.iter().map(|image| entry(image)).collect() }
         });
         answer("ImportImage", images)

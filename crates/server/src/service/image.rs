@@ -25,7 +25,10 @@ impl ImageService for Images {
         answer("ListImages", images.map(|images| v1::ListImagesResponse { images }))
     }
 
-    async fn image_status(&self, request: Request<v1::ImageStatusRequest>) -> Answer<v1::ImageStatusResponse> {
+    async fn image_status(
+        &self,
+        request: Request<v1::ImageStatusRequest>,
+    ) -> Answer<v1::ImageStatusResponse> {
         let request = request.into_inner();
         answer("ImageStatus", image::status(&self.ctx, request.image.as_ref(), request.verbose))
     }
@@ -35,7 +38,10 @@ impl ImageService for Images {
         answer("PullImage", pulled.map(|image_ref| v1::PullImageResponse { image_ref }))
     }
 
-    async fn remove_image(&self, request: Request<v1::RemoveImageRequest>) -> Answer<v1::RemoveImageResponse> {
+    async fn remove_image(
+        &self,
+        request: Request<v1::RemoveImageRequest>,
+    ) -> Answer<v1::RemoveImageResponse> {
         let removed = image::remove(&self.ctx, request.get_ref().image.as_ref()).await;
         answer("RemoveImage", removed.map(|()| v1::RemoveImageResponse {}))
     }
@@ -44,7 +50,10 @@ impl ImageService for Images {
         answer("ImageFsInfo", image::fs_info(&self.ctx).await)
     }
 
-    async fn stream_images(&self, _: Request<v1::StreamImagesRequest>) -> Answer<BoxStream<v1::StreamImagesResponse>> {
+    async fn stream_images(
+        &self,
+        _: Request<v1::StreamImagesRequest>,
+    ) -> Answer<BoxStream<v1::StreamImagesResponse>> {
         unimplemented("StreamImages")
     }
 }

@@ -21,7 +21,8 @@ pub(crate) fn version() -> v1::VersionResponse {
 
 /// Whether pods can be run, from what is known: never runs a program.
 pub(crate) fn status(ctx: &Context, verbose: bool) -> Result<v1::StatusResponse> {
-    let ready = v1::RuntimeCondition { r#type: "RuntimeReady".to_owned(), status: true, ..Default::default() };
+    let ready =
+        v1::RuntimeCondition { r#type: "RuntimeReady".to_owned(), status: true, ..Default::default() };
     Ok(v1::StatusResponse {
         status: Some(v1::RuntimeStatus { conditions: vec![ready, network(ctx)] }),
         info: if verbose { info(ctx) } else { HashMap::new() },
@@ -34,7 +35,9 @@ fn network(ctx: &Daemon) -> v1::RuntimeCondition {
     let r#type = "NetworkReady".to_owned();
     match ctx.network.status() {
         NetworkStatus::Ready => v1::RuntimeCondition { r#type, status: true, ..Default::default() },
-        NetworkStatus::NotReady { reason, message } => v1::RuntimeCondition { r#type, status: false, reason, message },
+        NetworkStatus::NotReady { reason, message } => {
+            v1::RuntimeCondition { r#type, status: false, reason, message }
+        }
     }
 }
 
@@ -42,7 +45,10 @@ fn network(ctx: &Daemon) -> v1::RuntimeCondition {
 fn handlers(ctx: &Daemon) -> Vec<v1::RuntimeHandler> {
     std::iter::once("")
         .chain(ctx.handlers.keys().map(String::as_str))
-        .map(|name| v1::RuntimeHandler { name: name.to_owned(), features: Some(v1::RuntimeHandlerFeatures::default()) })
+        .map(|name| v1::RuntimeHandler {
+            name: name.to_owned(),
+            features: Some(v1::RuntimeHandlerFeatures::default()),
+        })
         .collect()
 }
 

@@ -29,68 +29,161 @@ impl RuntimeService for Runtime {
         answer("Status", node_status::status(&self.ctx, request.verbose))
     }
 
-    async fn runtime_config(&self, _: Request<v1::RuntimeConfigRequest>) -> Answer<v1::RuntimeConfigResponse> {
+    async fn runtime_config(
+        &self,
+        _: Request<v1::RuntimeConfigRequest>,
+    ) -> Answer<v1::RuntimeConfigResponse> {
         answer("RuntimeConfig", Ok(node_status::runtime_config()))
     }
 
-    async fn run_pod_sandbox(&self, request: Request<v1::RunPodSandboxRequest>) -> Answer<v1::RunPodSandboxResponse> {
+    async fn run_pod_sandbox(
+        &self,
+        request: Request<v1::RunPodSandboxRequest>,
+    ) -> Answer<v1::RunPodSandboxResponse> {
         let request = request.into_inner();
-        answer("RunPodSandbox", sandbox::run::run(&self.ctx, request).await.map(|pod_sandbox_id| v1::RunPodSandboxResponse { pod_sandbox_id }))
+        answer(
+            "RunPodSandbox",
+            sandbox::run::run(&self.ctx, request)
+                .await
+                .map(|pod_sandbox_id| v1::RunPodSandboxResponse { pod_sandbox_id }),
+        )
     }
 
-    async fn stop_pod_sandbox(&self, request: Request<v1::StopPodSandboxRequest>) -> Answer<v1::StopPodSandboxResponse> {
+    async fn stop_pod_sandbox(
+        &self,
+        request: Request<v1::StopPodSandboxRequest>,
+    ) -> Answer<v1::StopPodSandboxResponse> {
         let request = request.into_inner();
-        answer("StopPodSandbox", sandbox::stop::stop(&self.ctx, &request.pod_sandbox_id).await.map(|()| v1::StopPodSandboxResponse {}))
+        answer(
+            "StopPodSandbox",
+            sandbox::stop::stop(&self.ctx, &request.pod_sandbox_id)
+                .await
+                .map(|()| v1::StopPodSandboxResponse {}),
+        )
     }
 
-    async fn remove_pod_sandbox(&self, request: Request<v1::RemovePodSandboxRequest>) -> Answer<v1::RemovePodSandboxResponse> {
+    async fn remove_pod_sandbox(
+        &self,
+        request: Request<v1::RemovePodSandboxRequest>,
+    ) -> Answer<v1::RemovePodSandboxResponse> {
         let request = request.into_inner();
-        answer("RemovePodSandbox", sandbox::remove::remove(&self.ctx, &request.pod_sandbox_id).await.map(|()| v1::RemovePodSandboxResponse {}))
+        answer(
+            "RemovePodSandbox",
+            sandbox::remove::remove(&self.ctx, &request.pod_sandbox_id)
+                .await
+                .map(|()| v1::RemovePodSandboxResponse {}),
+        )
     }
 
-    async fn pod_sandbox_status(&self, request: Request<v1::PodSandboxStatusRequest>) -> Answer<v1::PodSandboxStatusResponse> {
+    async fn pod_sandbox_status(
+        &self,
+        request: Request<v1::PodSandboxStatusRequest>,
+    ) -> Answer<v1::PodSandboxStatusResponse> {
         let request = request.into_inner();
-        answer("PodSandboxStatus", sandbox::status::status(&self.ctx, &request.pod_sandbox_id, request.verbose))
+        answer(
+            "PodSandboxStatus",
+            sandbox::status::status(&self.ctx, &request.pod_sandbox_id, request.verbose),
+        )
     }
 
-    async fn list_pod_sandbox(&self, request: Request<v1::ListPodSandboxRequest>) -> Answer<v1::ListPodSandboxResponse> {
+    async fn list_pod_sandbox(
+        &self,
+        request: Request<v1::ListPodSandboxRequest>,
+    ) -> Answer<v1::ListPodSandboxResponse> {
         let request = request.into_inner();
-        answer("ListPodSandbox", Ok(v1::ListPodSandboxResponse { items: sandbox::list::list(&self.ctx, request.filter.as_ref()) }))
+        answer(
+            "ListPodSandbox",
+            Ok(v1::ListPodSandboxResponse { items: sandbox::list::list(&self.ctx, request.filter.as_ref()) }),
+        )
     }
 
-    async fn create_container(&self, request: Request<v1::CreateContainerRequest>) -> Answer<v1::CreateContainerResponse> {
+    async fn create_container(
+        &self,
+        request: Request<v1::CreateContainerRequest>,
+    ) -> Answer<v1::CreateContainerResponse> {
         let request = request.into_inner();
-        answer("CreateContainer", container::create::create(&self.ctx, request).await.map(|container_id| v1::CreateContainerResponse { container_id }))
+        answer(
+            "CreateContainer",
+            container::create::create(&self.ctx, request)
+                .await
+                .map(|container_id| v1::CreateContainerResponse { container_id }),
+        )
     }
 
-    async fn start_container(&self, request: Request<v1::StartContainerRequest>) -> Answer<v1::StartContainerResponse> {
+    async fn start_container(
+        &self,
+        request: Request<v1::StartContainerRequest>,
+    ) -> Answer<v1::StartContainerResponse> {
         let request = request.into_inner();
-        answer("StartContainer", container::start::start(&self.ctx, &request.container_id).await.map(|()| v1::StartContainerResponse {}))
+        answer(
+            "StartContainer",
+            container::start::start(&self.ctx, &request.container_id)
+                .await
+                .map(|()| v1::StartContainerResponse {}),
+        )
     }
 
-    async fn stop_container(&self, request: Request<v1::StopContainerRequest>) -> Answer<v1::StopContainerResponse> {
+    async fn stop_container(
+        &self,
+        request: Request<v1::StopContainerRequest>,
+    ) -> Answer<v1::StopContainerResponse> {
         let request = request.into_inner();
-        answer("StopContainer", container::stop::stop(&self.ctx, &request.container_id, request.timeout).await.map(|()| v1::StopContainerResponse {}))
+        answer(
+            "StopContainer",
+            container::stop::stop(&self.ctx, &request.container_id, request.timeout)
+                .await
+                .map(|()| v1::StopContainerResponse {}),
+        )
     }
 
-    async fn remove_container(&self, request: Request<v1::RemoveContainerRequest>) -> Answer<v1::RemoveContainerResponse> {
+    async fn remove_container(
+        &self,
+        request: Request<v1::RemoveContainerRequest>,
+    ) -> Answer<v1::RemoveContainerResponse> {
         let request = request.into_inner();
-        answer("RemoveContainer", container::remove::remove(&self.ctx, &request.container_id).await.map(|()| v1::RemoveContainerResponse {}))
+        answer(
+            "RemoveContainer",
+            container::remove::remove(&self.ctx, &request.container_id)
+                .await
+                .map(|()| v1::RemoveContainerResponse {}),
+        )
     }
 
-    async fn list_containers(&self, request: Request<v1::ListContainersRequest>) -> Answer<v1::ListContainersResponse> {
+    async fn list_containers(
+        &self,
+        request: Request<v1::ListContainersRequest>,
+    ) -> Answer<v1::ListContainersResponse> {
         let request = request.into_inner();
-        answer("ListContainers", Ok(v1::ListContainersResponse { containers: container::list::list(&self.ctx, request.filter.as_ref()) }))
+        answer(
+            "ListContainers",
+            Ok(v1::ListContainersResponse {
+                containers: container::list::list(&self.ctx, request.filter.as_ref()),
+            }),
+        )
     }
 
-    async fn container_status(&self, request: Request<v1::ContainerStatusRequest>) -> Answer<v1::ContainerStatusResponse> {
+    async fn container_status(
+        &self,
+        request: Request<v1::ContainerStatusRequest>,
+    ) -> Answer<v1::ContainerStatusResponse> {
         let request = request.into_inner();
-        answer("ContainerStatus", container::status::status(&self.ctx, &request.container_id, request.verbose).await)
+        answer(
+            "ContainerStatus",
+            container::status::status(&self.ctx, &request.container_id, request.verbose).await,
+        )
     }
 
-    async fn reopen_container_log(&self, request: Request<v1::ReopenContainerLogRequest>) -> Answer<v1::ReopenContainerLogResponse> {
+    async fn reopen_container_log(
+        &self,
+        request: Request<v1::ReopenContainerLogRequest>,
+    ) -> Answer<v1::ReopenContainerLogResponse> {
         let request = request.into_inner();
-        answer("ReopenContainerLog", container::reopen_log::reopen_log(&self.ctx, &request.container_id).await.map(|()| v1::ReopenContainerLogResponse {}))
+        answer(
+            "ReopenContainerLog",
+            container::reopen_log::reopen_log(&self.ctx, &request.container_id)
+                .await
+                .map(|()| v1::ReopenContainerLogResponse {}),
+        )
     }
 
     async fn exec_sync(&self, request: Request<v1::ExecSyncRequest>) -> Answer<v1::ExecSyncResponse> {
@@ -98,17 +191,36 @@ impl RuntimeService for Runtime {
         answer("ExecSync", container::exec_sync::exec_sync(&self.ctx, request).await)
     }
 
-    async fn container_stats(&self, request: Request<v1::ContainerStatsRequest>) -> Answer<v1::ContainerStatsResponse> {
+    async fn container_stats(
+        &self,
+        request: Request<v1::ContainerStatsRequest>,
+    ) -> Answer<v1::ContainerStatsResponse> {
         let request = request.into_inner();
-        answer("ContainerStats", container::stats::stats(&self.ctx, &request.container_id).await.map(|stats| v1::ContainerStatsResponse { stats: Some(stats) }))
+        answer(
+            "ContainerStats",
+            container::stats::stats(&self.ctx, &request.container_id)
+                .await
+                .map(|stats| v1::ContainerStatsResponse { stats: Some(stats) }),
+        )
     }
 
-    async fn list_container_stats(&self, request: Request<v1::ListContainerStatsRequest>) -> Answer<v1::ListContainerStatsResponse> {
+    async fn list_container_stats(
+        &self,
+        request: Request<v1::ListContainerStatsRequest>,
+    ) -> Answer<v1::ListContainerStatsResponse> {
         let request = request.into_inner();
-        answer("ListContainerStats", Ok(v1::ListContainerStatsResponse { stats: container::stats::list(&self.ctx, request.filter.as_ref()).await }))
+        answer(
+            "ListContainerStats",
+            Ok(v1::ListContainerStatsResponse {
+                stats: container::stats::list(&self.ctx, request.filter.as_ref()).await,
+            }),
+        )
     }
 
-    async fn update_container_resources(&self, _: Request<v1::UpdateContainerResourcesRequest>) -> Answer<v1::UpdateContainerResourcesResponse> {
+    async fn update_container_resources(
+        &self,
+        _: Request<v1::UpdateContainerResourcesRequest>,
+    ) -> Answer<v1::UpdateContainerResourcesResponse> {
         unimplemented("UpdateContainerResources")
     }
 
@@ -124,55 +236,94 @@ impl RuntimeService for Runtime {
         unimplemented("PortForward")
     }
 
-    async fn pod_sandbox_stats(&self, _: Request<v1::PodSandboxStatsRequest>) -> Answer<v1::PodSandboxStatsResponse> {
+    async fn pod_sandbox_stats(
+        &self,
+        _: Request<v1::PodSandboxStatsRequest>,
+    ) -> Answer<v1::PodSandboxStatsResponse> {
         unimplemented("PodSandboxStats")
     }
 
-    async fn list_pod_sandbox_stats(&self, _: Request<v1::ListPodSandboxStatsRequest>) -> Answer<v1::ListPodSandboxStatsResponse> {
+    async fn list_pod_sandbox_stats(
+        &self,
+        _: Request<v1::ListPodSandboxStatsRequest>,
+    ) -> Answer<v1::ListPodSandboxStatsResponse> {
         unimplemented("ListPodSandboxStats")
     }
 
-    async fn update_runtime_config(&self, _: Request<v1::UpdateRuntimeConfigRequest>) -> Answer<v1::UpdateRuntimeConfigResponse> {
+    async fn update_runtime_config(
+        &self,
+        _: Request<v1::UpdateRuntimeConfigRequest>,
+    ) -> Answer<v1::UpdateRuntimeConfigResponse> {
         unimplemented("UpdateRuntimeConfig")
     }
 
-    async fn checkpoint_container(&self, _: Request<v1::CheckpointContainerRequest>) -> Answer<v1::CheckpointContainerResponse> {
+    async fn checkpoint_container(
+        &self,
+        _: Request<v1::CheckpointContainerRequest>,
+    ) -> Answer<v1::CheckpointContainerResponse> {
         unimplemented("CheckpointContainer")
     }
 
-    async fn list_metric_descriptors(&self, _: Request<v1::ListMetricDescriptorsRequest>) -> Answer<v1::ListMetricDescriptorsResponse> {
+    async fn list_metric_descriptors(
+        &self,
+        _: Request<v1::ListMetricDescriptorsRequest>,
+    ) -> Answer<v1::ListMetricDescriptorsResponse> {
         unimplemented("ListMetricDescriptors")
     }
 
-    async fn list_pod_sandbox_metrics(&self, _: Request<v1::ListPodSandboxMetricsRequest>) -> Answer<v1::ListPodSandboxMetricsResponse> {
+    async fn list_pod_sandbox_metrics(
+        &self,
+        _: Request<v1::ListPodSandboxMetricsRequest>,
+    ) -> Answer<v1::ListPodSandboxMetricsResponse> {
         unimplemented("ListPodSandboxMetrics")
     }
 
-    async fn update_pod_sandbox_resources(&self, _: Request<v1::UpdatePodSandboxResourcesRequest>) -> Answer<v1::UpdatePodSandboxResourcesResponse> {
+    async fn update_pod_sandbox_resources(
+        &self,
+        _: Request<v1::UpdatePodSandboxResourcesRequest>,
+    ) -> Answer<v1::UpdatePodSandboxResourcesResponse> {
         unimplemented("UpdatePodSandboxResources")
     }
 
-    async fn stream_pod_sandboxes(&self, _: Request<v1::StreamPodSandboxesRequest>) -> Answer<BoxStream<v1::StreamPodSandboxesResponse>> {
+    async fn stream_pod_sandboxes(
+        &self,
+        _: Request<v1::StreamPodSandboxesRequest>,
+    ) -> Answer<BoxStream<v1::StreamPodSandboxesResponse>> {
         unimplemented("StreamPodSandboxes")
     }
 
-    async fn stream_containers(&self, _: Request<v1::StreamContainersRequest>) -> Answer<BoxStream<v1::StreamContainersResponse>> {
+    async fn stream_containers(
+        &self,
+        _: Request<v1::StreamContainersRequest>,
+    ) -> Answer<BoxStream<v1::StreamContainersResponse>> {
         unimplemented("StreamContainers")
     }
 
-    async fn stream_container_stats(&self, _: Request<v1::StreamContainerStatsRequest>) -> Answer<BoxStream<v1::StreamContainerStatsResponse>> {
+    async fn stream_container_stats(
+        &self,
+        _: Request<v1::StreamContainerStatsRequest>,
+    ) -> Answer<BoxStream<v1::StreamContainerStatsResponse>> {
         unimplemented("StreamContainerStats")
     }
 
-    async fn stream_pod_sandbox_stats(&self, _: Request<v1::StreamPodSandboxStatsRequest>) -> Answer<BoxStream<v1::StreamPodSandboxStatsResponse>> {
+    async fn stream_pod_sandbox_stats(
+        &self,
+        _: Request<v1::StreamPodSandboxStatsRequest>,
+    ) -> Answer<BoxStream<v1::StreamPodSandboxStatsResponse>> {
         unimplemented("StreamPodSandboxStats")
     }
 
-    async fn stream_pod_sandbox_metrics(&self, _: Request<v1::StreamPodSandboxMetricsRequest>) -> Answer<BoxStream<v1::StreamPodSandboxMetricsResponse>> {
+    async fn stream_pod_sandbox_metrics(
+        &self,
+        _: Request<v1::StreamPodSandboxMetricsRequest>,
+    ) -> Answer<BoxStream<v1::StreamPodSandboxMetricsResponse>> {
         unimplemented("StreamPodSandboxMetrics")
     }
 
-    async fn get_container_events(&self, _: Request<v1::GetEventsRequest>) -> Answer<BoxStream<v1::ContainerEventResponse>> {
+    async fn get_container_events(
+        &self,
+        _: Request<v1::GetEventsRequest>,
+    ) -> Answer<BoxStream<v1::ContainerEventResponse>> {
         unimplemented("GetContainerEvents")
     }
 }

@@ -58,7 +58,11 @@ pub fn resolve_devices(devices: &[v1::Device], privileged: bool) -> Result<Vec<R
     resolve_in(Path::new("/dev"), devices, privileged)
 }
 
-fn resolve_in(dev: &Path, devices: &[v1::Device], privileged: bool) -> Result<Vec<ResolvedDevice>, SpecError> {
+fn resolve_in(
+    dev: &Path,
+    devices: &[v1::Device],
+    privileged: bool,
+) -> Result<Vec<ResolvedDevice>, SpecError> {
     let mut found = Vec::new();
     if privileged {
         let inside = Path::new("/dev");
@@ -83,8 +87,7 @@ fn resolve_one(device: &v1::Device) -> Result<Vec<ResolvedDevice>, SpecError> {
         }
     };
     let host = Path::new(&device.host_path);
-    let inside =
-        if device.container_path.is_empty() { &device.host_path } else { &device.container_path };
+    let inside = if device.container_path.is_empty() { &device.host_path } else { &device.container_path };
     for path in [&device.host_path, inside] {
         if !path.starts_with('/') || path.contains('\0') {
             return Err(SpecError::invalid(FIELD, format!("{path:?} is not an absolute path")));
@@ -233,7 +236,10 @@ mod tests {
     #[test]
     fn what_is_refused() {
         let cases = [
-            (cri("/dev/null", "/dev/null", "rx"), "devices: permissions \"rx\" of /dev/null are not some of \"rwm\""),
+            (
+                cri("/dev/null", "/dev/null", "rx"),
+                "devices: permissions \"rx\" of /dev/null are not some of \"rwm\"",
+            ),
             (cri("dev/null", "", ""), "devices: \"dev/null\" is not an absolute path"),
             (cri("/dev/hull-none", "", ""), "cannot look at device /dev/hull-none"),
             (cri("/etc/passwd", "", ""), "devices: /etc/passwd is not a device"),
@@ -257,7 +263,9 @@ mod tests {
     #[test]
     fn rules_deny_first() {
         let devices = resolve_devices(&[cri("/dev/null", "", "rw")], false).unwrap();
-        let shown = |privileged| rules(&devices, privileged).iter().map(|it| (it.allow(), it.major())).collect::<Vec<_>>();
+        let shown = |privileged| {
+            rules(&devices, privileged).iter().map(|it| (it.allow(), it.major())).collect::<Vec<_>>()
+        };
         assert_eq!(shown(false), [(false, None), (true, Some(1))]);
         assert_eq!(shown(true), [(true, None)]);
         assert_eq!(nodes(&[]), None);

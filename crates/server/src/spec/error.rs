@@ -24,7 +24,9 @@ pub enum SpecError {
         reason: String,
     },
     /// Neither the container nor its image names a program.
-    #[error("no command specified: the container has neither command nor args, and its image no entrypoint or cmd")]
+    #[error(
+        "no command specified: the container has neither command nor args, and its image no entrypoint or cmd"
+    )]
     NoCommand,
     /// The user is not in the image's `/etc/passwd`.
     #[error("user {name:?} is not in the image's /etc/passwd")]

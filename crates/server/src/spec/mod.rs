@@ -173,8 +173,7 @@ const RUNTIME_ANNOTATIONS: [&str; 4] =
 fn annotations(input: &SpecInput<'_>) -> HashMap<String, String> {
     let steers = |key: &str| RUNTIME_ANNOTATIONS.iter().any(|prefix| key.starts_with(prefix));
     let given = input.container.annotations.iter().filter(|(key, _)| !steers(key));
-    let mut all: HashMap<String, String> =
-        given.map(|(key, value)| (key.clone(), value.clone())).collect();
+    let mut all: HashMap<String, String> = given.map(|(key, value)| (key.clone(), value.clone())).collect();
     all.insert(SANDBOX_ID_ANNOTATION.to_owned(), input.sandbox_id.to_owned());
     let name = input.container.metadata.as_ref().map(|it| it.name.clone()).unwrap_or_default();
     all.insert(CONTAINER_NAME_ANNOTATION.to_owned(), name);

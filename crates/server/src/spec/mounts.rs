@@ -116,12 +116,16 @@ fn shm(files: &PodFiles) -> impl Iterator<Item = Mount> {
 /// The pod's files. Writable as in any other container, unless the root is not.
 fn pod_files(files: &PodFiles, read_only: bool) -> impl Iterator<Item = Mount> {
     let access = if read_only { "ro" } else { "rw" };
-    [("/etc/resolv.conf", &files.resolv_conf), ("/etc/hostname", &files.hostname), ("/etc/hosts", &files.hosts)]
-        .into_iter()
-        .filter_map(move |(destination, source)| {
-            let options = ["bind", access, "nosuid", "nodev", "noexec"];
-            source.as_ref().map(|source| bind(destination, source, &options))
-        })
+    [
+        ("/etc/resolv.conf", &files.resolv_conf),
+        ("/etc/hostname", &files.hostname),
+        ("/etc/hosts", &files.hosts),
+    ]
+    .into_iter()
+    .filter_map(move |(destination, source)| {
+        let options = ["bind", access, "nosuid", "nodev", "noexec"];
+        source.as_ref().map(|source| bind(destination, source, &options))
+    })
 }
 
 fn own_mount(mount: &ResolvedMount) -> Result<Mount, SpecError> {
@@ -163,10 +167,7 @@ pub(super) fn mount(destination: &str, typ: &str, source: &str, options: &[&str]
 fn destination(mount: &v1::Mount) -> Result<PathBuf, SpecError> {
     let path = &mount.container_path;
     if !path.starts_with('/') || path.contains('\0') {
-        return Err(SpecError::invalid(
-            "mounts.container_path",
-            format!("{path:?} is not an absolute path"),
-        ));
+        return Err(SpecError::invalid("mounts.container_path", format!("{path:?} is not an absolute path")));
     }
     let clean = process::clean(path);
     if clean == Path::new("/") {

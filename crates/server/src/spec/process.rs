@@ -41,11 +41,7 @@ pub fn exec_process(spec: &Spec, cmd: &[String], tty: bool) -> Process {
     if tty && !env::has(&list, "TERM") {
         list.push(env::DEFAULT_TERM.to_owned());
     }
-    process
-        .set_args(Some(cmd.to_vec()))
-        .set_env(Some(list))
-        .set_terminal(Some(tty))
-        .set_console_size(None);
+    process.set_args(Some(cmd.to_vec())).set_env(Some(list)).set_terminal(Some(tty)).set_console_size(None);
     process
 }
 

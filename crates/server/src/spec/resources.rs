@@ -90,10 +90,8 @@ fn memory(
         0 | -1 => None,
         limit if limit < 0 => return Err(SpecError::invalid(field(name), format!("{limit} is negative"))),
         limit if limit < handler.min_memory => {
-            let problem = format!(
-                "set memory limit {limit} too low; should be at least {} bytes",
-                handler.min_memory
-            );
+            let problem =
+                format!("set memory limit {limit} too low; should be at least {} bytes", handler.min_memory);
             return Err(SpecError::invalid(field(name), problem));
         }
         limit => Some(limit),
@@ -119,7 +117,8 @@ fn swap(wanted: i64, limit: Option<i64>, facts: &NodeFacts) -> Result<Option<i64
         (_, None) => Ok(None),
         (-1, Some(_)) => Ok(Some(-1)),
         (wanted, Some(limit)) if wanted < limit => {
-            let problem = format!("{wanted} is below memory_limit_in_bytes, {limit}: it counts memory and swap");
+            let problem =
+                format!("{wanted} is below memory_limit_in_bytes, {limit}: it counts memory and swap");
             Err(SpecError::invalid(field(name), problem))
         }
         (wanted, Some(_)) => Ok(Some(wanted)),

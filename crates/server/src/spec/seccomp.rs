@@ -11,8 +11,7 @@ use std::path::{Path, PathBuf};
 use hull_cri_api::v1;
 use oci_spec::runtime::{
     Arch as SeccompArch, Capability, LinuxCapabilities, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg,
-    LinuxSeccompArgBuilder,
-    LinuxSeccompOperator, LinuxSyscall,
+    LinuxSeccompArgBuilder, LinuxSeccompOperator, LinuxSyscall,
 };
 use v1::security_profile::ProfileType;
 
@@ -58,7 +57,8 @@ pub fn load_localhost(path: &Path) -> Result<LinuxSeccomp, SpecError> {
     if bytes.len() as u64 > LARGEST {
         return Err(SpecError::invalid(FIELD, format!("{} is larger than 4 MiB", path.display())));
     }
-    parse_localhost(&bytes).map_err(|problem| SpecError::invalid(FIELD, format!("{}: {problem}", path.display())))
+    parse_localhost(&bytes)
+        .map_err(|problem| SpecError::invalid(FIELD, format!("{}: {problem}", path.display())))
 }
 
 fn parse_localhost(bytes: &[u8]) -> Result<LinuxSeccomp, String> {
@@ -71,7 +71,9 @@ fn parse_localhost(bytes: &[u8]) -> Result<LinuxSeccomp, String> {
     for syscall in json.get("syscalls").and_then(|it| it.as_array()).into_iter().flatten() {
         for key in ["includes", "excludes"] {
             if syscall.get(key).is_some_and(|it| !empty(it)) {
-                return Err(format!("a rule has {key:?}, which is not supported: write the rules for this node"));
+                return Err(format!(
+                    "a rule has {key:?}, which is not supported: write the rules for this node"
+                ));
             }
         }
         if syscall.get("name").is_some() {
@@ -85,7 +87,9 @@ fn parse_localhost(bytes: &[u8]) -> Result<LinuxSeccomp, String> {
         };
         let native = json_name(native_arch(Arch::current()));
         let own = map.as_array().and_then(|entries| {
-            entries.iter().find(|entry| entry.get("architecture").and_then(|it| it.as_str()) == native.as_deref())
+            entries
+                .iter()
+                .find(|entry| entry.get("architecture").and_then(|it| it.as_str()) == native.as_deref())
         });
         let list: Vec<_> = own.into_iter().flat_map(subs).collect();
         if let Some(object) = json.as_object_mut() {
@@ -130,9 +134,7 @@ fn wanted(security: Option<&v1::LinuxContainerSecurityContext>) -> Result<Wanted
         Ok(ProfileType::RuntimeDefault) => Ok(Wanted::RuntimeDefault),
         Ok(ProfileType::Unconfined) => Ok(Wanted::None),
         Ok(ProfileType::Localhost) => localhost(&profile.localhost_ref),
-        Err(_) => {
-            Err(SpecError::invalid(FIELD, format!("unknown profile type {}", profile.profile_type)))
-        }
+        Err(_) => Err(SpecError::invalid(FIELD, format!("unknown profile type {}", profile.profile_type))),
     }
 }
 

@@ -19,7 +19,9 @@ fn rules<'a>(profile: &'a LinuxSeccomp, name: &str) -> Vec<&'a LinuxSyscall> {
 }
 
 fn allowed(profile: &LinuxSeccomp, name: &str) -> bool {
-    rules(profile, name).iter().any(|it| it.action() == LinuxSeccompAction::ScmpActAllow && it.args().is_none())
+    rules(profile, name)
+        .iter()
+        .any(|it| it.action() == LinuxSeccompAction::ScmpActAllow && it.args().is_none())
 }
 
 #[test]
@@ -31,8 +33,23 @@ fn the_profile_without_capabilities() {
         assert!(allowed(&none, name), "{name}");
     }
     for name in [
-        "mount", "unshare", "setns", "sethostname", "bpf", "reboot", "keyctl", "add_key", "io_uring_setup",
-        "userfaultfd", "kexec_load", "init_module", "chroot", "settimeofday", "swapon", "clone", "clone3",
+        "mount",
+        "unshare",
+        "setns",
+        "sethostname",
+        "bpf",
+        "reboot",
+        "keyctl",
+        "add_key",
+        "io_uring_setup",
+        "userfaultfd",
+        "kexec_load",
+        "init_module",
+        "chroot",
+        "settimeofday",
+        "swapon",
+        "clone",
+        "clone3",
     ] {
         assert!(!allowed(&none, name), "{name}");
     }
@@ -114,7 +131,8 @@ fn which_profile_is_wanted() {
     let unread = "linux.security_context.seccomp: profile /p.json has not been read".to_owned();
     assert_eq!(filter(Some(2), "/p.json", ""), Err(unread.clone()));
     assert_eq!(filter(None, "", "localhost//p.json"), Err(unread));
-    for (kind, reference, old) in [(Some(2), "", ""), (Some(2), "p", ""), (Some(9), "", ""), (None, "", "x")] {
+    for (kind, reference, old) in [(Some(2), "", ""), (Some(2), "p", ""), (Some(9), "", ""), (None, "", "x")]
+    {
         assert!(filter(kind, reference, old).is_err(), "{kind:?} {reference} {old}");
     }
 }

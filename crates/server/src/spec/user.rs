@@ -75,15 +75,14 @@ impl UserRequest {
         request.name = security.run_as_username.clone();
         request.gid = security.run_as_group.as_ref().map(|it| it.value);
         request.groups = security.supplemental_groups.clone();
-        request.policy =
-            match v1::SupplementalGroupsPolicy::try_from(security.supplemental_groups_policy) {
-                Ok(v1::SupplementalGroupsPolicy::Merge) => GroupsPolicy::Merge,
-                Ok(v1::SupplementalGroupsPolicy::Strict) => GroupsPolicy::Strict,
-                Err(_) => {
-                    let problem = format!("unknown value {}", security.supplemental_groups_policy);
-                    return Err(SpecError::invalid(FIELD_POLICY, problem));
-                }
-            };
+        request.policy = match v1::SupplementalGroupsPolicy::try_from(security.supplemental_groups_policy) {
+            Ok(v1::SupplementalGroupsPolicy::Merge) => GroupsPolicy::Merge,
+            Ok(v1::SupplementalGroupsPolicy::Strict) => GroupsPolicy::Strict,
+            Err(_) => {
+                let problem = format!("unknown value {}", security.supplemental_groups_policy);
+                return Err(SpecError::invalid(FIELD_POLICY, problem));
+            }
+        };
         Ok(request)
     }
 }
@@ -130,7 +129,10 @@ pub fn resolve_user(rootfs: &Path, want: UserRequest) -> Result<ResolvedUser, Sp
 
 fn id(field: &str, value: i64) -> Result<u32, SpecError> {
     if !(0..=LARGEST_ID).contains(&value) {
-        return Err(SpecError::invalid(field, format!("{value} is not an id: they go from 0 to {LARGEST_ID}")));
+        return Err(SpecError::invalid(
+            field,
+            format!("{value} is not an id: they go from 0 to {LARGEST_ID}"),
+        ));
     }
     u32::try_from(value).map_err(|_| SpecError::invalid(field, format!("{value} is not an id")))
 }

@@ -47,8 +47,16 @@ fn every_form() {
         ("CRI uid wins over the image", uid(1000), (1000, 1001, vec![50, 1001, 50000])),
         ("CRI uid wins over the name", UserRequest { uid: Some(5), ..name("ada") }, (5, 0, vec![0])),
         ("uid and gid", UserRequest { gid: Some(8), ..uid(1000) }, (1000, 8, vec![8, 50, 50000])),
-        ("gid beats the name's group", UserRequest { gid: Some(8), ..name("ada:www") }, (1000, 8, vec![8, 50, 50000])),
-        ("merge", UserRequest { groups: vec![9, 50, 9], ..uid(1000) }, (1000, 1001, vec![9, 50, 1001, 50000])),
+        (
+            "gid beats the name's group",
+            UserRequest { gid: Some(8), ..name("ada:www") },
+            (1000, 8, vec![8, 50, 50000]),
+        ),
+        (
+            "merge",
+            UserRequest { groups: vec![9, 50, 9], ..uid(1000) },
+            (1000, 1001, vec![9, 50, 1001, 50000]),
+        ),
         (
             "strict",
             UserRequest { groups: vec![9], policy: GroupsPolicy::Strict, ..uid(1000) },
@@ -66,13 +74,19 @@ fn errors_name_the_cause() {
     let dir = root();
     let cases = [
         (UserRequest { name: "bob".into(), ..want() }, "user \"bob\" is not in the image's /etc/passwd"),
-        (UserRequest { image_user: "bad".into(), ..want() }, "user \"bad\" is not in the image's /etc/passwd"),
+        (
+            UserRequest { image_user: "bad".into(), ..want() },
+            "user \"bad\" is not in the image's /etc/passwd",
+        ),
         (UserRequest { image_user: "+1".into(), ..want() }, "user \"+1\" is not in the image's /etc/passwd"),
         (
             UserRequest { image_user: "99999999999".into(), ..want() },
             "user \"99999999999\" is not in the image's /etc/passwd",
         ),
-        (UserRequest { name: "ada:crew".into(), ..want() }, "group \"crew\" is not in the image's /etc/group"),
+        (
+            UserRequest { name: "ada:crew".into(), ..want() },
+            "group \"crew\" is not in the image's /etc/group",
+        ),
         (
             UserRequest { gid: Some(1), image_user: "ada".into(), ..want() },
             "linux.security_context.run_as_group: needs run_as_user or run_as_username beside it",

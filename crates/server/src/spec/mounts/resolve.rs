@@ -43,11 +43,7 @@ pub fn resolve_mounts(
     Ok(resolved)
 }
 
-fn check(
-    mount: &v1::Mount,
-    facts: &NodeFacts,
-    handler: &HandlerFacts,
-) -> Result<ResolvedMount, SpecError> {
+fn check(mount: &v1::Mount, facts: &NodeFacts, handler: &HandlerFacts) -> Result<ResolvedMount, SpecError> {
     let at = &mount.container_path;
     if mount.image.as_ref().is_some_and(|it| !it.image.is_empty()) || !mount.image_sub_path.is_empty() {
         return Err(SpecError::unsupported("mounts.image", format!("image volume at {at}: not yet")));

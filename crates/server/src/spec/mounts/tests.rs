@@ -58,10 +58,7 @@ fn the_defaults() {
     assert_eq!(destinations(&list), expected);
     assert!(options(&list, "/sys").contains(&"ro".to_owned()));
     assert!(options(&list, "/sys/fs/cgroup").contains(&"ro".to_owned()));
-    assert_eq!(
-        options(&list, "/etc/resolv.conf"),
-        strings(&["bind", "rw", "nosuid", "nodev", "noexec"])
-    );
+    assert_eq!(options(&list, "/etc/resolv.conf"), strings(&["bind", "rw", "nosuid", "nodev", "noexec"]));
 }
 
 #[test]
