@@ -224,7 +224,10 @@ async fn paths_that_cannot_work_are_refused_before_anything_starts() {
     bad_id.command.id = "../c1".into();
     let mut no_bundle = good.clone();
     no_bundle.command.bundle = fake.path("none");
+    let mut no_runtime = good.clone();
+    no_runtime.command.program = "runc".into();
     for (request, expected) in [
+        (no_runtime, ("OCI runtime", "absolute")),
         (colon, ("log path", "':'")),
         (no_dir, ("log directory", "does not exist")),
         (relative, ("log path", "absolute")),

@@ -25,6 +25,12 @@ async fn every_fault_leaves_nothing_and_can_be_got_over() {
         }
         fake.nothing_left();
     }
+    let before = descriptors();
+    for _ in 0..10 {
+        hull_failpoint::configure("monitor.create.start=1*error(no)").unwrap();
+        fake.create(deadline).await.expect_err("the fault");
+    }
+    assert!(descriptors() <= before, "descriptors are lost");
     let container = fake.create(deadline).await.expect("all faults are used up");
     hull_failpoint::configure("monitor.remove.file=2*off->1*error(no)").unwrap();
     fake.monitor.remove("c1", Some(&container)).await.expect_err("the fault is told");
@@ -35,4 +41,8 @@ async fn every_fault_leaves_nothing_and_can_be_got_over() {
     let process = rustix::process::Pid::from_raw(container.process.pid).unwrap();
     rustix::process::kill_process(process, rustix::process::Signal::KILL).unwrap();
     fake.gone().await;
+}
+
+fn descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Creating a container through conmon, within a deadline, or not at all.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -16,7 +16,7 @@ use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, socketpair}
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::sync::{self, Report, SyncPipe};
-use super::{ConmonConfig, ConmonMonitor, SUN_PATH_MAX, absolute, argv, check_id};
+use super::{ConmonMonitor, SUN_PATH_MAX, absolute, argv, check_id};
 use crate::files::{Files, read_pid};
 use crate::sweep::{self, Trace};
 use crate::{CreateRequest, Error, Monitored, ProcessId, Result, words};
@@ -65,8 +65,13 @@ impl ConmonMonitor {
         let command = &request.command;
         check_id(&command.id)?;
         absolute("bundle", &command.bundle)?;
+        absolute("OCI runtime", &command.program)?;
         absolute("state directory", &request.state_dir)?;
         absolute("socket directory", &self.config.socket_dir)?;
+        if self.config.path.components().count() > 1 {
+            // It would be looked for below the bundle.
+            absolute("conmon", &self.config.path)?;
+        }
         if let Some(log) = &request.log_path {
             absolute("log path", log)?;
             if log.as_os_str().as_bytes().contains(&b':') {
@@ -135,13 +140,26 @@ impl ConmonMonitor {
         })
     }
 
-    /// Checks and makes directories; on a thread of its own, because a log's volume may hang.
+    /// Checks directories on a thread of its own, because a log's volume may hang; makes those that are
+    /// volatile here, so that a create that was given up cannot come back later and do it.
     async fn prepare(&self, request: &CreateRequest, files: &Files) -> Result<()> {
-        let (config, request, files) = (self.config.clone(), request.clone(), files.clone());
-        let mark = self.mark(&request.command.id);
-        tokio::task::spawn_blocking(move || prepare_directories(&config, &request, &files, &mark))
+        let (wanted, state) = (request.clone(), files.state_dir().to_owned());
+        tokio::task::spawn_blocking(move || check_directories(&wanted, &state))
             .await
-            .map_err(|error| Error::io("look at a container's directories")(io::Error::other(error)))?
+            .map_err(|error| Error::io("look at a container's directories")(io::Error::other(error)))??;
+        if let Ok(pid) = read_pid(&files.monitor_pid())
+            && sweep::has_mark(pid, &self.mark(&request.command.id))
+        {
+            return Err(Error::Monitor {
+                id: request.command.id.clone(),
+                detail: format!("the id is in use: process {pid} monitors it; remove that container first"),
+            });
+        }
+        let socket_dir = &self.config.socket_dir;
+        failpoint!("monitor.create.socket_dir")
+            .and_then(|()| fs::DirBuilder::new().recursive(true).mode(0o700).create(socket_dir))
+            .map_err(Error::io(format!("make the socket directory {}", socket_dir.display())))?;
+        files.prepare()
     }
 
     fn spawn(&self, request: &CreateRequest, files: &Files, attempt: &mut Attempt) -> Result<OwnedFd> {
@@ -232,30 +250,13 @@ fn wires() -> io::Result<(Wires, TheirWires)> {
     Ok((Wires { sync, start, words }, TheirWires { sync: their_sync, start: their_start, stdout, stderr }))
 }
 
-fn prepare_directories(
-    config: &ConmonConfig,
-    request: &CreateRequest,
-    files: &Files,
-    mark: &OsStr,
-) -> Result<()> {
-    let bundle = &request.command.bundle;
-    is_directory("bundle", bundle, "must be a directory that exists")?;
-    is_directory("state directory", files.state_dir(), "must be a directory that exists")?;
-    if let Some(dir) = request.log_path.as_deref().and_then(Path::parent) {
-        is_directory("log directory", dir, "does not exist or is not a directory; conmon does not make it")?;
-    }
-    if let Ok(pid) = read_pid(&files.monitor_pid())
-        && sweep::has_mark(pid, mark)
-    {
-        return Err(Error::Monitor {
-            id: request.command.id.clone(),
-            detail: format!("the id is in use: process {pid} monitors it; remove that container first"),
-        });
-    }
-    failpoint!("monitor.create.socket_dir")
-        .and_then(|()| fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.socket_dir))
-        .map_err(Error::io(format!("make the socket directory {}", config.socket_dir.display())))?;
-    files.prepare()
+fn check_directories(request: &CreateRequest, state_dir: &Path) -> Result<()> {
+    is_directory("bundle", &request.command.bundle, "must be a directory that exists")?;
+    is_directory("state directory", state_dir, "must be a directory that exists")?;
+    let log_dir = request.log_path.as_deref().and_then(Path::parent);
+    log_dir.map_or(Ok(()), |dir| {
+        is_directory("log directory", dir, "does not exist or is not a directory; conmon does not make it")
+    })
 }
 
 fn is_directory(what: &'static str, path: &Path, problem: &'static str) -> Result<()> {

@@ -56,7 +56,10 @@ impl Machine {
             fs::write(&empty, "").unwrap();
             let inner = "mount --make-rprivate /sys/fs/cgroup && \
                  mount --bind \"$0\" /sys/fs/cgroup/unified/cgroup.controllers && exec /usr/bin/crun \"$@\"";
-            let text = format!("#!/bin/sh\nexec unshare -m --propagation unchanged sh -c '{inner}' {} \"$@\"\n", empty.display());
+            let text = format!(
+                "#!/bin/sh\nexec unshare -m --propagation unchanged sh -c '{inner}' {} \"$@\"\n",
+                empty.display()
+            );
             fs::write(&script, text).unwrap();
             fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
             machine.runtime = script;
@@ -80,7 +83,8 @@ impl Machine {
         for applet in ["sh", "sleep", "echo", "cat", "stty", "head", "tail", "true", "printf"] {
             symlink("busybox", bin.join(applet)).unwrap();
         }
-        let cgroup = format!("/hull-monitor-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let cgroup =
+            format!("/hull-monitor-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         Self { dir, runtime, cgroup, ids: Mutex::default(), is_direct: false }
     }
 
@@ -110,7 +114,10 @@ impl Machine {
         CreateRequest {
             command: RuntimeCommand {
                 program: self.runtime.clone(),
-                global_args: vec![format!("--root={}", self.path("root").display()).into(), "--log-format=json".into()],
+                global_args: vec![
+                    format!("--root={}", self.path("root").display()).into(),
+                    "--log-format=json".into(),
+                ],
                 subcommand: "create",
                 options: Vec::new(),
                 systemd_cgroup: false,
@@ -158,7 +165,12 @@ impl Machine {
         let limits =
             Limits { deadline: Duration::from_secs(20), max_output: 4096, drain: Duration::from_millis(100) };
         let root = format!("--root={}", self.path("root").display());
-        let output = Command::new(&self.runtime).arg(root).args(args.iter().copied()).output(None, limits).await.unwrap();
+        let output = Command::new(&self.runtime)
+            .arg(root)
+            .args(args.iter().copied())
+            .output(None, limits)
+            .await
+            .unwrap();
         assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
@@ -182,10 +194,12 @@ impl Machine {
             .filter(|entry| entry.file_name().to_string_lossy() != own)
             .filter_map(|entry| {
                 let read = |name: &str| {
-                    String::from_utf8_lossy(&fs::read(entry.path().join(name)).unwrap_or_default()).replace('\0', " ")
+                    String::from_utf8_lossy(&fs::read(entry.path().join(name)).unwrap_or_default())
+                        .replace('\0', " ")
                 };
                 let (environ, cmdline) = (read("environ"), read("cmdline"));
-                (environ.contains(dir) || cmdline.contains(dir)).then(|| format!("{}: {cmdline}", entry.path().display()))
+                (environ.contains(dir) || cmdline.contains(dir))
+                    .then(|| format!("{}: {cmdline}", entry.path().display()))
             })
             .collect()
     }
@@ -214,11 +228,13 @@ impl Machine {
         if let Ok(mut links) = fs::read_dir(self.path("a")) {
             assert!(links.next().is_none(), "links to attach sockets are left");
         }
-        // The parents are the caller's. The containers' own cgroups must be gone for this to succeed.
+        // The parents are the caller's, and so is what a killed create left: runc forgets a container
+        // without state file, but not its cgroup. Populated ones cannot be removed.
         for hierarchy in fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
             let parent = hierarchy.path().join(&self.cgroup[1..]);
-            if parent.exists() {
-                fs::remove_dir(&parent).unwrap_or_else(|error| panic!("{}: {error}", parent.display()));
+            for dir in ids.iter().map(|id| parent.join(id)).chain([parent.clone()]).filter(|dir| dir.exists())
+            {
+                fs::remove_dir(&dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
             }
         }
         self.dir.close().unwrap();
