@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use hull_failpoint::failpoint;
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 /// Every way in which the content of a folder changes, `chmod +x` included.
@@ -49,7 +48,7 @@ impl Watch {
     pub(super) fn new() -> io::Result<Self> {
         failpoint!("cni.watch.init")?;
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-        let fd = AsyncFd::with_interest(Fd(inotify), Interest::READABLE)?;
+        let fd = register::readable(Fd(inotify))?;
         Ok(Self { fd, watched: BTreeSet::new() })
     }
 
@@ -128,6 +127,19 @@ impl Watch {
 impl AsRawFd for Fd {
     fn as_raw_fd(&self) -> RawFd {
         self.0.as_fd().as_raw_fd()
+    }
+}
+
+#[expect(unsafe_code, reason = "registering a descriptor that is not the standard library's is unsafe")]
+mod register {
+    use tokio::io::Interest;
+    use tokio::io::unix::AsyncFd;
+
+    use super::{Fd, io};
+
+    pub(super) fn readable(fd: Fd) -> io::Result<AsyncFd<Fd>> {
+        // SAFETY: the descriptor is owned by the value for as long as it lives and is always the same one.
+        unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.map_err(Into::into)
     }
 }
 
