@@ -35,6 +35,8 @@ pub(crate) fn create_exec(layout: &Layout, container: &Path, name: &str, scope: 
     let missing = || Error::Missing { root: layout.root.join("pids") };
     let roots: Vec<_> = match scope {
         ExecScope::All => layout.roots().collect(),
+        // One tree holds every process, whether it counts them or not.
+        ExecScope::Pids if layout.mode == Mode::V2 => layout.roots().collect(),
         ExecScope::Pids => vec![layout.root_of("pids").ok_or_else(missing)?],
     };
     // A runtime may leave hierarchies out (crun without the unified one): the exec follows its container.

@@ -53,7 +53,9 @@ impl Private {
         let (gate, ours) = rustix_pipe();
         let shell = Command::new("/bin/sh").arg("-c").arg(format!("read go; {script}"));
         let child = shell.stdin(Stdio::Fd(gate)).spawn().unwrap();
-        self.cgroups.add_process(&self.container(), child.pid()).unwrap();
+        for dir in self.existing(&self.container()) {
+            fs::write(dir.join("cgroup.procs"), child.pid().to_string()).unwrap();
+        }
         let mut ours = fs::File::from(ours);
         std::io::Write::write_all(&mut ours, b"go\n").unwrap();
         (child, ours)
@@ -67,10 +69,21 @@ impl Private {
         }
     }
 
+    /// Makes the container's cgroup; without a version 2 tree it must be killed process by process.
+    fn create(&self, with_v2: bool) {
+        self.cgroups.create(&self.container()).unwrap();
+        if self.cgroups.mode() == Mode::Hybrid && !with_v2 {
+            for path in [self.container(), self.path.clone()] {
+                fs::remove_dir(self.cgroups.dir("unified", &path).unwrap()).unwrap();
+            }
+        }
+    }
+
     fn finish(&self) {
         self.cgroups.remove(&self.path).unwrap();
         self.cgroups.remove(&self.path).unwrap();
-        assert_eq!(self.existing(&self.path), [Path::new(""); 0]);
+        let left = self.existing(&self.path);
+        assert!(left.is_empty(), "{left:?}");
     }
 }
 
@@ -151,18 +164,19 @@ async fn what_is_frozen_is_killed_too() {
         eprintln!("skipped: set HULL_ROOT_TESTS=1");
         return;
     }
-    let private = Private::new("frozen");
-    let container = private.container();
-    private.cgroups.create(&container).unwrap();
-    let (mut child, _gate) = private.start("sleep 1000 & wait");
-    private.until("two processes", |pids| pids.len() == 2).await;
-    let dir = private.cgroups.dir("freezer", &container).expect("a freezer");
-    let v1 = dir.join("freezer.state").exists();
-    let (file, word) = if v1 { ("freezer.state", "FROZEN") } else { ("cgroup.freeze", "1") };
-    fs::write(dir.join(file), word).unwrap();
-    private.cgroups.kill(&private.path, DEADLINE).await.unwrap();
-    assert_eq!(child.wait().await.unwrap().code(), 137);
-    private.finish();
+    for with_v2 in [true, false] {
+        let private = Private::new("frozen");
+        private.create(with_v2);
+        let (mut child, _gate) = private.start("sleep 1000 & wait");
+        private.until("two processes", |pids| pids.len() == 2).await;
+        let dir = private.cgroups.dir("freezer", &private.container()).expect("a freezer");
+        let v1 = dir.join("freezer.state").exists();
+        let (file, word) = if v1 { ("freezer.state", "FROZEN") } else { ("cgroup.freeze", "1") };
+        fs::write(dir.join(file), word).unwrap();
+        private.cgroups.kill(&private.path, DEADLINE).await.unwrap();
+        assert_eq!(child.wait().await.unwrap().code(), 137);
+        private.finish();
+    }
 }
 
 #[tokio::test]
@@ -171,18 +185,20 @@ async fn what_forks_all_the_time_is_killed() {
         eprintln!("skipped: set HULL_ROOT_TESTS=1");
         return;
     }
-    let private = Private::new("forks");
-    let container = private.container();
-    private.cgroups.create(&container).unwrap();
-    fs::write(private.cgroups.dir("pids", &container).expect("pids").join("pids.max"), "40").unwrap();
-    // Each generation starts two of the next in sessions of their own and ends.
-    let script = "f() { setsid sh -c \"$0\" \"$0\" & setsid sh -c \"$0\" \"$0\" & }; f 2>/dev/null; exit";
-    let (child, _gate) = private.start(&format!("exec sh -c '{script}' '{script}' 2>/dev/null"));
-    private.until("a crowd", |pids| pids.len() >= 4).await;
-    private.cgroups.kill(&private.path, DEADLINE).await.unwrap();
-    assert!(!private.cgroups.is_populated(&private.path).unwrap());
-    drop(child);
-    private.finish();
+    for with_v2 in [true, false] {
+        let private = Private::new("forks");
+        private.create(with_v2);
+        let pids = private.cgroups.dir("pids", &private.container()).expect("pids");
+        fs::write(pids.join("pids.max"), "40").unwrap();
+        // Each generation starts two of the next in sessions of their own and ends.
+        let script = "setsid sh -c \"$0\" \"$0\" & setsid sh -c \"$0\" \"$0\" & exit";
+        let (child, _gate) = private.start(&format!("exec sh -c '{script}' '{script}' 2>/dev/null"));
+        private.until("a crowd", |pids| pids.len() >= 4).await;
+        private.cgroups.kill(&private.path, DEADLINE).await.unwrap();
+        assert!(!private.cgroups.is_populated(&private.path).unwrap());
+        drop(child);
+        private.finish();
+    }
 }
 
 #[tokio::test]
@@ -219,10 +235,48 @@ async fn an_exec_has_its_own_cgroup_in_its_scope() {
     assert_eq!(child.wait().await.unwrap().code(), 137);
     for exec in ["exec-1", "exec-2"] {
         cgroups.remove(&container.join(exec)).unwrap();
-        assert_eq!(private.existing(&container.join(exec)), [Path::new(""); 0]);
+        assert!(private.existing(&container.join(exec)).is_empty());
     }
     assert_eq!(cgroups.processes(&container).unwrap().len(), 1);
     cgroups.kill(&container, DEADLINE).await.unwrap();
+    private.finish();
+}
+
+/// The version 2 tree of a hybrid machine, taken for all there is, is a version 2 machine without controllers.
+#[tokio::test]
+async fn version_2_is_killed_by_the_kernel_and_tells_when_it_is_empty() {
+    if !root_tests_enabled() {
+        eprintln!("skipped: set HULL_ROOT_TESTS=1");
+        return;
+    }
+    let root = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(Path::new);
+    let root = root.into_iter().find(|root| root.join("cgroup.controllers").exists());
+    let Some(root) = root else {
+        eprintln!("skipped: no version 2 tree is mounted");
+        return;
+    };
+    let mut private = Private::new("v2");
+    private.cgroups = Cgroups::at(root).unwrap();
+    let (cgroups, container) = (&private.cgroups, private.container());
+    assert_eq!(cgroups.mode(), Mode::V2);
+    // Made here, so that the machine's root is not asked to hand its controllers down.
+    fs::create_dir(root.join(private.path.strip_prefix("/").unwrap())).unwrap();
+    assert_eq!(cgroups.create(&container).unwrap().len(), 1);
+
+    let (mut child, _gate) = private.start("setsid sleep 1000 & sleep 0.3; wait");
+    private.until("three processes", |pids| pids.len() >= 2).await;
+    assert!(cgroups.is_populated(&private.path).unwrap());
+    cgroups.create_exec(&container, "exec-1", ExecScope::Pids).unwrap();
+    cgroups.create_exec(&container, "exec-2", ExecScope::All).unwrap();
+    cgroups.add_process(&container.join("exec-1"), child.pid()).unwrap();
+    assert_eq!(cgroups.processes(&container.join("exec-1")).unwrap(), [child.pid()]);
+    assert!(cgroups.stats(&container).unwrap().cpu_usage_ns > 0);
+
+    let start = Instant::now();
+    cgroups.kill(&private.path, DEADLINE).await.unwrap();
+    assert!(start.elapsed() < Duration::from_secs(2), "woken by the event: {:?}", start.elapsed());
+    assert!(!cgroups.is_populated(&private.path).unwrap());
+    assert_eq!(child.wait().await.unwrap().code(), 137);
     private.finish();
 }
 
