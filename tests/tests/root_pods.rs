@@ -67,8 +67,8 @@ async fn a_pod_lives_and_goes_on_each_runtime() {
         assert_eq!((exec.exit_code, &exec.stdout[..], &exec.stderr[..]), (9, &b"out\n"[..], &b"err\n"[..]));
         real_runtime_ok(handler, "logs, exec, address, hostname, resolv.conf");
 
-        let stats = cri.runtime.clone().container_stats(ContainerStatsRequest { container_id: id.clone() });
-        let stats = stats.await.unwrap().into_inner().stats.unwrap();
+        let request = ContainerStatsRequest { container_id: id.clone() };
+        let stats = cri.runtime.clone().container_stats(request).await.unwrap().into_inner().stats.unwrap();
         assert!(stats.memory.unwrap().usage_bytes.unwrap().value > 0);
         assert!(stats.cpu.unwrap().usage_core_nano_seconds.unwrap().value > 0);
         real_runtime_ok(handler, "statistics");
@@ -220,7 +220,8 @@ async fn a_retry_joins_what_a_slow_runtime_is_making() {
         assert!(timeout(Duration::from_millis(100), create).await.is_err());
         sleep(Duration::from_secs(4)).await;
         assert_eq!(cri.containers().await.unwrap().len(), 1, "{handler}: unclaimed is not shown");
-        let claim = cri.create(&pod_id, &late.clone().retried().config, &pod.config);
+        let late = late.retried();
+        let claim = cri.create(&pod_id, &late.config, &pod.config);
         timeout(Duration::from_secs(1), claim).await.expect("it was ready").unwrap();
         assert_eq!(cri.containers().await.unwrap().len(), 2);
         cri.start(&id).await.unwrap();
