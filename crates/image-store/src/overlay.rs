@@ -10,7 +10,7 @@
 //! their paths do not fit, descriptors in `/proc/self/fd` stand for them. `index=off` so that an upper directory
 //! may be copied or restored. Propagation is left as the parent's: the runtime makes its own.
 
-mod mount;
+pub(crate) mod mount;
 
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};

@@ -30,6 +30,14 @@ use serde_json::json;
 
 use crate::ImageConfig;
 
+/// Mounts an overlay the way kernels before 6.8 need it, at `dir/merged`: on newer ones nothing else would try it.
+///
+/// # Errors
+/// Those of the kernel; too many layers for one page of options.
+pub fn mount_overlay_by_options(lowers: &[PathBuf], dir: &Path) -> std::io::Result<()> {
+    crate::overlay::mount::with_mount(lowers, dir)
+}
+
 /// An image being put together.
 #[derive(Debug, Clone)]
 pub struct ImageBuilder {

@@ -20,7 +20,7 @@ const MAX_VALUE: usize = 255;
 const MAX_OPTIONS: usize = 4095;
 
 /// Mounts an overlay of these layers, topmost first, at `dir/merged`.
-pub(super) fn overlay(lowers: &[PathBuf], dir: &Path) -> Result<()> {
+pub(crate) fn overlay(lowers: &[PathBuf], dir: &Path) -> Result<()> {
     let merged = dir.join(MERGED);
     match with_fsopen(lowers, dir) {
         Ok(()) => Ok(()),
@@ -127,7 +127,8 @@ fn messages(fs: BorrowedFd<'_>) -> String {
     all.join("; ")
 }
 
-fn with_mount(lowers: &[PathBuf], dir: &Path) -> io::Result<()> {
+/// The interface of kernels before 6.8.
+pub(crate) fn with_mount(lowers: &[PathBuf], dir: &Path) -> io::Result<()> {
     let upper_work = [(UPPER, dir.join(UPPER)), (WORK, dir.join(WORK))];
     let plain: Vec<Vec<u8>> = lowers.iter().map(|lower| escaped(lower.as_os_str().as_bytes())).collect();
     let uppers: Vec<Vec<u8>> = upper_work.iter().map(|(_, p)| escaped(p.as_os_str().as_bytes())).collect();
