@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What every [`PodNetwork`] must do. Feature `contract`; panics tell what was broken.
+//!
+//! [`all`] runs the fixed cases, [`follow`] a random sequence against a model: the pods that hold
+//! addresses, and those of them that the running instance attached itself.
 
 #![expect(clippy::expect_used, clippy::missing_panics_doc, reason = "a panic is how a test fails")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -27,6 +30,66 @@ pub trait Subject: Debug + Send + Sync {
 
     /// Every address that the backend holds for pods now.
     fn leases(&self) -> BTreeSet<IpAddr>;
+}
+
+/// One step of a random sequence; the numbers are pods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Attach; for the second time it fails and releases the pod's network.
+    Attach(u8),
+    /// Detach.
+    Detach(u8),
+    /// Collect garbage; the pods of the set bits are valid.
+    Gc(u8),
+    /// Go on with a new instance.
+    Restart,
+}
+
+/// Runs a random sequence on pods 0 to 7 and cleans up.
+pub async fn follow(subject: &dyn Subject, steps: &[Step]) {
+    let mut network = subject.open().await;
+    let mut planned_pods: BTreeMap<u8, Attachment> = BTreeMap::new();
+    let (mut held, mut live) = (BTreeSet::new(), BTreeSet::new());
+    for step in steps {
+        if let Step::Attach(n) | Step::Detach(n) = step
+            && !planned_pods.contains_key(n)
+        {
+            planned_pods.insert(*n, planned(subject, &network, &format!("pod{n}")).await);
+        }
+        match *step {
+            Step::Attach(n) => {
+                let result = network.attach(&planned_pods[&n]).await;
+                let first = held.insert(n) && live.insert(n);
+                assert_eq!(result.is_ok(), first, "attach: {result:?}");
+                if !first {
+                    held.remove(&n);
+                    live.remove(&n);
+                }
+            }
+            Step::Detach(n) => {
+                network.detach(&planned_pods[&n]).await.expect("detach");
+                held.remove(&n);
+                live.remove(&n);
+            }
+            Step::Gc(mask) => {
+                let is_valid = |n: &u8| mask & (1 << n) != 0;
+                let valid: Vec<Attachment> =
+                    planned_pods.iter().filter(|(n, _)| is_valid(n)).map(|(_, a)| a.clone()).collect();
+                network.gc(&valid).await.expect("gc");
+                held.retain(|n| live.contains(n) || is_valid(n));
+            }
+            Step::Restart => {
+                network = subject.open().await;
+                live.clear();
+            }
+        }
+        assert_eq!(subject.leases().len(), held.len(), "after {step:?} of {steps:?}: {held:?}");
+    }
+    for (n, attachment) in &planned_pods {
+        network.detach(attachment).await.expect("the last detach");
+        subject.remove_netns(&format!("pod{n}")).await;
+    }
+    assert_eq!(subject.leases(), BTreeSet::new());
 }
 
 /// Runs every case; leaves nothing behind.

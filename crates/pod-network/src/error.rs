@@ -52,8 +52,10 @@ pub enum Error {
         /// Why releasing failed; `None`: nothing is left.
         released: Option<Box<Error>>,
     },
-    /// The network was in use all the time by attaches and detaches; nothing was collected.
-    #[error("network {network}: still busy after {after:?}, garbage is collected at the next occasion")]
+    /// Collecting garbage did not get to its end in time: other operations or hanging plugins used it up.
+    #[error(
+        "network {network}: garbage was not all collected within {after:?}; it is tried again at the next occasion"
+    )]
     Busy {
         /// The network's name.
         network: String,

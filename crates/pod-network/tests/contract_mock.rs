@@ -10,8 +10,9 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use hull_pod_network::PodNetwork;
-use hull_pod_network::contract::{self, Subject};
+use hull_pod_network::contract::{self, Step, Subject};
 use hull_pod_network::mock::MockNetwork;
+use proptest::prelude::*;
 
 #[derive(Debug)]
 struct Mock {
@@ -44,4 +45,19 @@ async fn the_mock_keeps_the_contract() {
     let dir = tempfile::tempdir().unwrap();
     let mock = Mock { file: dir.path().join("network.json"), newest: Mutex::default() };
     contract::all(&mock).await;
+}
+
+proptest! {
+    #[test]
+    fn random_sequences_agree_with_the_model(steps in proptest::collection::vec(prop_oneof![
+        3 => (0u8..4).prop_map(Step::Attach),
+        2 => (0u8..4).prop_map(Step::Detach),
+        1 => (0u8..16).prop_map(Step::Gc),
+        1 => Just(Step::Restart),
+    ], 0..30)) {
+        let dir = tempfile::tempdir().unwrap();
+        let mock = Mock { file: dir.path().join("network.json"), newest: Mutex::default() };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(contract::follow(&mock, &steps));
+    }
 }

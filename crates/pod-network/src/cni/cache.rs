@@ -53,13 +53,16 @@ pub(super) struct Entry {
 // === impl Cache ===
 
 impl Cache {
-    /// Makes the folder if needed. Blocks.
+    /// Makes the folder if needed, and removes what interrupted writes left in it. Blocks.
     pub(super) fn open(dir: PathBuf) -> Result<Self> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&dir)
-            .map_err(|source| io_error("make the folder of CNI results", &dir, source))?;
+        let failed = |source| io_error("make the folder of CNI results", &dir, source);
+        DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(failed)?;
+        for entry in fs::read_dir(&dir).map_err(failed)?.flatten() {
+            if entry.file_name().as_encoded_bytes().starts_with(b".tmp-") {
+                // One that stays is overlooked everywhere.
+                let _ = fs::remove_file(entry.path());
+            }
+        }
         Ok(Self { dir })
     }
 
@@ -116,7 +119,7 @@ impl Cache {
         let mut targets = Vec::new();
         for entry in fs::read_dir(&self.dir).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
-            // Of an interrupted write; the next write of the same attachment replaces it.
+            // Of an interrupted write.
             if path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".")) {
                 continue;
             }
@@ -244,6 +247,10 @@ mod tests {
         cache.remove(&target.key).unwrap();
         cache.remove(&target.key).unwrap();
         assert!(cache.result(&target.key).is_none() && cache.targets().unwrap().is_empty());
+        let leftover = dir.path().join(".tmp-net-box-eth0");
+        fs::write(&leftover, "{").unwrap();
+        Cache::open(dir.path().to_owned()).unwrap();
+        assert!(!leftover.exists());
     }
 
     #[test]

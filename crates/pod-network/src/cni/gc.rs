@@ -58,8 +58,12 @@ async fn collect(
     let mut first = Ok(());
     for target in targets {
         // Looked at again: it may have been attached anew while the gate was waited for.
-        if shared.is_live(&target.key) || deadline.remaining().is_zero() {
+        if shared.is_live(&target.key) {
             continue;
+        }
+        if deadline.remaining().is_zero() {
+            keep_first(&mut first, Err(Error::Busy { network: network.to_owned(), after: patience }));
+            break;
         }
         tracing::info!(network, sandbox = target.key.container, "releasing an attachment that nobody knows");
         keep_first(&mut first, release(shared, target, deadline).await);
