@@ -2,7 +2,7 @@
 //! The backends that a configuration asks for.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hull_cgroups::Cgroups;
@@ -159,7 +159,7 @@ fn handlers(
             }
             kind => {
                 let monitor = conmon.get_or_insert_with(|| {
-                    let mut settings = ConmonConfig::new(&config.runtime.conmon, config.run_root.join("a"));
+                    let mut settings = ConmonConfig::new(&config.runtime.conmon, attach_dir(&config.run_root));
                     settings.cgroups = cgroups.cloned();
                     Arc::new(ConmonMonitor::new(settings))
                 });
@@ -206,6 +206,36 @@ fn cli_runtime(
     }
 }
 
+/// Where the links to attach sockets are: short, because `sun_path` has 108 bytes and a container's id
+/// takes 64 of them. A long `run_root` gets a directory named by its hash beside it in `/run`.
+fn attach_dir(run_root: &Path) -> PathBuf {
+    use sha2::{Digest, Sha256};
+    let dir = run_root.join("a");
+    if dir.as_os_str().len() <= LONGEST_ATTACH_DIR {
+        return dir;
+    }
+    let hash = crate::id::hex(&Sha256::digest(run_root.as_os_str().as_encoded_bytes()));
+    Path::new("/run").join(format!("hull-{}", hash.get(..12).unwrap_or(&hash)))
+}
+
+/// With 64 digits of an id, `/attach` and the slashes between: 107 bytes.
+const LONGEST_ATTACH_DIR: usize = 35;
+
 fn make_dir(dir: &Path) -> Result<()> {
     crate::layout::make_dir(dir, 0o700).map_err(|e| Error::io(format!("make directory {}", dir.display()), e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attach_sockets_fit_into_an_address() {
+        let id = "0".repeat(64);
+        for run_root in ["/run/hull", &format!("/tmp/{}", "x".repeat(200))] {
+            let socket = attach_dir(Path::new(run_root)).join(&id).join("attach");
+            assert!(socket.as_os_str().len() <= 107, "{}", socket.display());
+        }
+        assert_ne!(attach_dir(Path::new(&"/a".repeat(50))), attach_dir(Path::new(&"/b".repeat(50))));
+    }
 }

@@ -287,7 +287,8 @@ fn limits() {
 
 #[test]
 fn limits_that_cannot_be() {
-    let cases: [(fn(&mut v1::LinuxContainerResources), &str); 9] = [
+    type Change = fn(&mut v1::LinuxContainerResources);
+    let cases: [(Change, &str); 9] = [
         (|it| it.cpu_period = -1, "linux.resources.cpu_period: -1 is negative"),
         (|it| it.cpu_quota = -2, "linux.resources.cpu_quota: -2 is negative"),
         (|it| it.cpu_shares = -5, "linux.resources.cpu_shares: -5 is negative"),
