@@ -84,14 +84,25 @@ fn an_orphan_that_outlives_the_timeout_can_be_asked_for_again() {
 fn a_process_that_ends_before_its_parent_is_told_once_it_comes_to_us() {
     RUNTIME.block_on(async {
         let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("pid");
-        // The parent never reaps: it becomes sleep, and the zombie comes to us when that ends.
-        let script = format!("(exit 6) & echo $! > {}; exec sleep 0.5", file.display());
+        let (file, gate) = (dir.path().join("pid"), dir.path().join("gate"));
+        // The parent becomes sleep, which never reaps; only then may the other end, or bash would reap it.
+        let (gate_text, file_text) = (gate.display(), file.display());
+        let script = format!(
+            "mkfifo {gate_text}; (read < {gate_text}; exit 6) & echo $! > {file_text}; exec sleep 60"
+        );
         let parent = bash(&script).spawn().unwrap();
-        until("the pid file", || std::fs::read_to_string(&file).is_ok_and(|text| text.ends_with('\n'))).await;
+        let comm = format!("/proc/{}/comm", parent.pid());
+        until("the parent is sleep", || std::fs::read_to_string(&comm).is_ok_and(|name| name == "sleep\n"))
+            .await;
         let pid = std::fs::read_to_string(&file).unwrap().trim().parse().unwrap();
-        assert_eq!(reaper::adopted(pid, Some(Duration::from_secs(4))).await, Some(ExitStatus::Exited(6)));
+        let id = ProcessId::of(pid).unwrap();
+        let told = tokio::spawn(reaper::adopted(pid, Some(Duration::from_secs(20))));
+        tokio::task::spawn_blocking(move || std::fs::write(gate, "go\n")).await.unwrap().unwrap();
+        until("it has ended", || !id.is_alive()).await;
+        assert!(exists(pid), "a zombie of its parent");
         drop(parent);
+        assert_eq!(told.await.unwrap(), Some(ExitStatus::Exited(6)));
+        assert!(!exists(pid));
     });
 }
 
