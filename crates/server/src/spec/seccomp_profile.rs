@@ -149,8 +149,8 @@ pub(super) const BY_CAPABILITY: &[(Capability, &[&str])] = &[
 /// then tracing of the container's own processes is harmless.
 pub(super) const PTRACE_SAFE_SINCE: (u32, u32) = (4, 8);
 
-/// Values of personality(2) that are harmless: Linux, with or without 32-bit addresses' layout
-/// (`PER_LINUX32`), fixed addresses (`ADDR_NO_RANDOMIZE` is not among them), and the question.
+/// Values of personality(2) that are harmless: `PER_LINUX`, `PER_LINUX32`, both with `UNAME26`, and the
+/// question which one it is. Not among them: `ADDR_NO_RANDOMIZE` and what else weakens a process.
 pub(super) const PERSONALITIES: [u64; 5] = [0x0, 0x8, 0x2_0000, 0x2_0008, 0xffff_ffff];
 
 /// The address family of virtual machines' sockets, which are not confined by network namespaces.
