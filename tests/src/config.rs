@@ -35,7 +35,7 @@ impl Config {
         let images = if self.mock { "mock" } else { "local" };
         let default = &self.handlers.first().expect("at least one handler").name;
         let mut text = format!(
-            "root = {root}\nrun_root = {run}\nlisten = {listen}\nlog_level = \"debug\"\n{top}\n\
+            "root = {root}\nrun_root = {run}\nlisten = {listen}\nlog_level = \"info\"\n{top}\n\
              [runtime]\ndefault = \"{default}\"\n",
             root = quoted(&root),
             run = quoted(&dir.join("run")),

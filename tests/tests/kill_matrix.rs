@@ -4,9 +4,10 @@
 //! removed, nothing is left.
 //!
 //! ```text
-//! 1. trace: one life with HULL_FAILPOINTS_TRACE: which points are hit in which call, how often
-//! 2. for each (call, point, nth hit): a fresh daemon, the life up to the call, kill at the point, restart,
-//!    the call again as the kubelet would, the rest of the life, a census
+//! 1. trace: one life with HULL_FAILPOINTS_TRACE, the daemon started anew before each call: which points
+//!    are hit in that start and in that call, how often
+//! 2. for each (call, phase, point, nth hit): a fresh daemon, the life up to the call, kill at the point,
+//!    restart, the call again as the kubelet would, the rest of the life, a census
 //! ```
 #![allow(
     clippy::unwrap_used,
@@ -55,7 +56,7 @@ struct Life {
 impl Life {
     fn new(daemon: &Daemon) -> Self {
         let pod = Pod::new(daemon, "web");
-        let container = pod.container("main", &["sleep", "1000"]).annotation("io.hull.mock.log", "ran");
+        let container = pod.container("main", &["sleep", "1000"]);
         Self { pod, container, pod_id: None, container_id: None }
     }
 
@@ -120,46 +121,90 @@ impl Life {
         }
         Ok(())
     }
-
-    /// How often the workload ran, by its log: the mock writes one line at each start.
-    fn runs(&self) -> usize {
-        let log = format!("{}/main/0.log", self.pod.config.log_directory);
-        std::fs::read_to_string(log).map_or(0, |text| text.lines().count())
-    }
 }
 
-/// Which points a call hits, how often each.
-async fn trace() -> BTreeMap<Call, BTreeMap<String, usize>> {
+/// How often a workload ran, whichever: the simulated machine counts, and forgets no container.
+fn runs(daemon: &Daemon) -> u64 {
+    let text =
+        std::fs::read_to_string(daemon.run_root().join("mock/world.json")).expect("the simulated machine");
+    let world: serde_json::Value = serde_json::from_str(&text).expect("the simulated machine is JSON");
+    let starts = world["starts"].as_object().expect("it counts starts");
+    starts.values().filter_map(serde_json::Value::as_u64).sum()
+}
+
+/// One death.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Case {
+    call: Call,
+    /// Whether in the start of the daemon before the call, or in the call.
+    phase: Phase,
+    point: String,
+    /// Which hit in that phase, from 1.
+    nth: usize,
+    /// Hits of the point before it in the life of this process.
+    skip: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    Start,
+    Call,
+}
+
+type Hits = BTreeMap<String, usize>;
+
+/// Every death there is to die: one life, looked at.
+async fn trace() -> Vec<Case> {
     let setup = Setup::mock();
     let path = setup.dir().join("trace");
-    let daemon = setup.env("HULL_FAILPOINTS_TRACE", path.as_os_str()).start().await;
-    let cri = daemon.cri().await;
+    let mut daemon = setup.env("HULL_FAILPOINTS_TRACE", path.as_os_str()).start().await;
     let mut life = Life::new(&daemon);
-    let read = || std::fs::read_to_string(&path).unwrap_or_default();
-    let mut points = BTreeMap::new();
+    let length = || std::fs::read(&path).map_or(0, |bytes| bytes.len());
+    let since = |before: usize| -> Hits {
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        let mut hits = Hits::new();
+        for point in text[before..].lines() {
+            *hits.entry(point.to_owned()).or_default() += 1;
+        }
+        hits
+    };
+    let mut cases = Vec::new();
     for call in CALLS {
-        let before = read().len();
+        daemon.stop().await;
+        let before = length();
+        daemon.start().await;
+        let at_start = since(before);
+        let cri = daemon.cri().await;
+        let before = length();
         life.call(&cri, call).await.unwrap();
         life.check(&cri, call).await.unwrap();
         // Work that goes on after the reply belongs to the call too.
         tokio::time::sleep(Duration::from_millis(200)).await;
-        let mut hits = BTreeMap::<String, usize>::new();
-        for point in read()[before..].lines() {
-            *hits.entry(point.to_owned()).or_default() += 1;
-        }
-        points.insert(call, hits);
+        cases.extend(cases_of(call, Phase::Start, &at_start, &Hits::new()));
+        cases.extend(cases_of(call, Phase::Call, &since(before), &at_start));
     }
     daemon.assert_nothing_left().await;
-    let count: usize = points.values().map(BTreeMap::len).sum();
     assert!(
-        count > 0,
+        !cases.is_empty(),
         "no failpoint was hit: the binary hull was built without them; use `cargo build --workspace --all-targets`"
     );
-    points
+    cases
 }
 
-/// One life in which the daemon dies at the `nth` hit of `point` during `call`.
-async fn die_at(call: Call, point: &str, nth: usize) -> Result<&'static str, String> {
+fn cases_of(call: Call, phase: Phase, hits: &Hits, earlier: &Hits) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (point, count) in hits {
+        let earlier = earlier.get(point).copied().unwrap_or(0);
+        for nth in 1..=(*count).min(HITS) {
+            cases.push(Case { call, phase, point: point.clone(), nth, skip: earlier + nth - 1 });
+        }
+    }
+    cases
+}
+
+/// One life in which the daemon dies.
+async fn die_at(case: &Case) -> Result<&'static str, String> {
+    let call = case.call;
     let mut daemon = Setup::mock().start().await;
     let mut life = Life::new(&daemon);
     let cri = daemon.cri().await;
@@ -169,7 +214,8 @@ async fn die_at(call: Call, point: &str, nth: usize) -> Result<&'static str, Str
     // Rules are read at the start: a daemon that is about to die replaces the healthy one.
     drop(cri);
     daemon.stop().await;
-    let rule = if nth > 1 { format!("{point}={}*off->kill", nth - 1) } else { format!("{point}=kill") };
+    let off = if case.skip > 0 { format!("{}*off->", case.skip) } else { String::new() };
+    let rule = format!("{}={off}kill", case.point);
     daemon.set_env("HULL_FAILPOINTS", Some(&rule));
     let outcome = die_in_call(&mut daemon, &mut life, call).await;
     daemon.set_env("HULL_FAILPOINTS", None);
@@ -182,8 +228,8 @@ async fn die_at(call: Call, point: &str, nth: usize) -> Result<&'static str, Str
         life.call(&cri, after).await?;
         life.check(&cri, after).await.map_err(|error| format!("after {after:?}: {error}"))?;
     }
-    if life.runs() != 1 {
-        return Err(format!("the workload ran {} times", life.runs()));
+    if runs(&daemon) != 1 {
+        return Err(format!("the workload ran {} times", runs(&daemon)));
     }
     let left = settled_leftovers(&daemon).await;
     if !left.is_empty() {
@@ -256,33 +302,25 @@ fn mock_remains(daemon: &Daemon) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_daemon_may_die_at_every_point() {
-    let points = trace().await;
-    let cases: Vec<(Call, String, usize)> = points
-        .iter()
-        .flat_map(|(call, hits)| {
-            hits.iter().flat_map(|(point, count)| {
-                (1..=(*count).min(HITS)).map(|nth| (*call, point.clone(), nth)).collect::<Vec<_>>()
-            })
-        })
-        .collect();
+    let cases = trace().await;
     let queue = std::sync::Arc::new(std::sync::Mutex::new(cases.clone()));
     let mut workers = tokio::task::JoinSet::new();
     for _ in 0..4 {
         let queue = queue.clone();
         workers.spawn(async move {
             let mut results = Vec::new();
-            while let Some((call, point, nth)) = next(&queue) {
+            while let Some(case) = next(&queue) {
                 // A task of its own: a panic (the daemon does not start) is one case's failure.
-                let case = tokio::spawn({
-                    let point = point.clone();
-                    async move { timeout(Duration::from_secs(90), die_at(call, &point, nth)).await }
+                let death = tokio::spawn({
+                    let case = case.clone();
+                    async move { timeout(Duration::from_secs(90), die_at(&case)).await }
                 });
-                let result = match case.await {
+                let result = match death.await {
                     Ok(Ok(result)) => result,
                     Ok(Err(_)) => Err("did not end within 90 s".to_owned()),
                     Err(_) => Err("the daemon did not come up, see its log above".to_owned()),
                 };
-                results.push((call, point, nth, result));
+                results.push((case, result));
             }
             results
         });
@@ -291,25 +329,27 @@ async fn the_daemon_may_die_at_every_point() {
     while let Some(worker) = workers.join_next().await {
         results.extend(worker.expect("a worker does not panic"));
     }
-    results.sort_by(|a, b| (a.0, &a.1, a.2).cmp(&(b.0, &b.1, b.2)));
+    results.sort();
     let mut table = String::new();
-    for (call, point, nth, result) in &results {
+    for (case, result) in &results {
         let outcome =
             result.as_ref().map_or_else(|error| format!("FAILED: {error}"), |fine| (*fine).to_owned());
-        let _ = writeln!(table, "{:<16} {point:<40} hit {nth}  {outcome}", format!("{call:?}"));
+        let phase = if case.phase == Phase::Start { "start before" } else { "during" };
+        let call = format!("{phase} {:?}", case.call);
+        let _ = writeln!(table, "{call:<28} {:<32} hit {}  {outcome}", case.point, case.nth);
     }
-    let failed = results.iter().filter(|(.., result)| result.is_err()).count();
+    let failed = results.iter().filter(|(_, result)| result.is_err()).count();
     println!("{table}{} points, {} deaths, {failed} failed", distinct(&cases), results.len());
     assert_eq!(results.len(), cases.len());
     assert_eq!(failed, 0, "\n{table}");
 }
 
-fn next(queue: &std::sync::Mutex<Vec<(Call, String, usize)>>) -> Option<(Call, String, usize)> {
+fn next(queue: &std::sync::Mutex<Vec<Case>>) -> Option<Case> {
     queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop()
 }
 
-fn distinct(cases: &[(Call, String, usize)]) -> usize {
-    let mut points: Vec<_> = cases.iter().map(|(_, point, _)| point).collect();
+fn distinct(cases: &[Case]) -> usize {
+    let mut points: Vec<_> = cases.iter().map(|case| &case.point).collect();
     points.sort();
     points.dedup();
     points.len()
@@ -318,10 +358,18 @@ fn distinct(cases: &[(Call, String, usize)]) -> usize {
 /// A fault is not a death: the daemon must undo, say what was wrong and go on.
 #[tokio::test]
 async fn a_full_disk_is_an_error_that_names_the_cause_and_leaves_nothing() {
+    let cases = trace().await;
+    let first_in_call = |point: &str| {
+        let is_it =
+            |case: &&Case| case.phase == Phase::Call && case.call == Call::RunPod && case.point == point;
+        cases.iter().find(is_it).map(|case| case.skip)
+    };
     for point in ["record.write.create", "record.write.content", "record.write.rename"] {
+        let skip = first_in_call(point).expect("RunPodSandbox writes a record");
+        let off = if skip > 0 { format!("{skip}*off->") } else { String::new() };
         let mut daemon = Setup::mock().start().await;
         daemon.stop().await;
-        daemon.set_env("HULL_FAILPOINTS", Some(&format!("{point}=1*enospc->off")));
+        daemon.set_env("HULL_FAILPOINTS", Some(&format!("{point}={off}1*enospc->off")));
         daemon.start().await;
         let cri = daemon.cri().await;
         let pod = Pod::new(&daemon, "web");

@@ -452,8 +452,16 @@ async fn two_daemons_do_not_share_a_directory() {
 async fn events_tell_of_every_change() {
     let daemon = Setup::mock().start().await;
     let cri = daemon.cri().await;
-    let mut events =
-        cri.runtime.clone().get_container_events(GetEventsRequest {}).await.unwrap().into_inner();
+    let mut events = match cri.runtime.clone().get_container_events(GetEventsRequest {}).await {
+        Ok(events) => events.into_inner(),
+        Err(status) => {
+            // The kubelet then lists: said, not guessed.
+            assert_eq!(status.code(), Code::Unimplemented, "{status}");
+            assert!(status.message().contains("GetContainerEvents"), "{status}");
+            eprintln!("GetContainerEvents is not offered: {}", status.message());
+            return;
+        }
+    };
     let (_, pod, container) = running(&daemon, &cri, "web").await;
     cri.stop(&container, 0).await.unwrap();
     cri.remove(&container).await.unwrap();
@@ -485,15 +493,21 @@ async fn images_come_and_go() {
     let daemon = Setup::mock().start().await;
     let cri = daemon.cri().await;
     assert!(cri.image("example.com/app:2").await.unwrap().is_none());
-    let id = cri.pull("example.com/app:2").await.unwrap();
-    let image = cri.image("example.com/app:2").await.unwrap().expect("it was pulled");
+    let error = cri.pull("example.com/app:2").await.unwrap_err();
+    assert_eq!(error.code(), Code::NotFound, "{error}");
+    assert!(error.message().contains("example.com/app:2"), "{error}");
+
+    let id = cri.pull("busybox").await.unwrap();
+    let image = cri.image("busybox").await.unwrap().expect("it was pulled");
     assert_eq!(image.id, id);
-    assert!(image.repo_tags.iter().any(|tag| tag == "example.com/app:2"), "{:?}", image.repo_tags);
+    assert_eq!(image.repo_tags, [hull_tests::IMAGE], "a short name is completed");
+    assert_eq!(cri.image(&id[..12]).await.unwrap().map(|image| image.id), Some(id.clone()), "by short id");
     assert!(cri.images().await.unwrap().iter().any(|listed| listed.id == id));
     let usage = cri.image.clone().image_fs_info(ImageFsInfoRequest {}).await.unwrap().into_inner();
     assert!(!usage.image_filesystems.is_empty());
-    cri.remove_image("example.com/app:2").await.unwrap();
-    assert!(cri.image("example.com/app:2").await.unwrap().is_none());
+    cri.remove_image(hull_tests::IMAGE).await.unwrap();
+    assert!(cri.image("busybox").await.unwrap().is_none());
+    assert!(cri.images().await.unwrap().is_empty());
 }
 
 #[tokio::test]
