@@ -270,7 +270,7 @@ mod tests {
         fs::write(tree.join("a/b/file"), b"x").unwrap();
         symlink(&outside, tree.join("a/link")).unwrap();
         symlink(&outside, dir.path().join("toplink")).unwrap();
-        fs::set_permissions(tree.join("a/b"), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(tree.join("a/b"), fs::Permissions::from_mode(0o0)).unwrap();
 
         remove(&tree).unwrap();
         remove(&tree).unwrap();

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by a panic")]
 #![cfg(feature = "contract")]
 
 use std::fs;

@@ -73,7 +73,19 @@ impl Inner {
 
     /// A record, and then what readers see.
     pub(super) fn put_record(&self, catalog: &mut Catalog, stored: Stored) -> Result<()> {
-        self.images.put(&stored.image.id, &stored)?;
+        let id = &stored.image.id;
+        if let Err(error) = self.images.put(id, &stored) {
+            // It may be there all the same (the last step syncs the directory): what readers see must be what the
+            // next open sees, or the layers of this image are deleted under its record.
+            let undone = match catalog.get(id) {
+                Some(former) => self.images.put(id, former),
+                None => self.images.delete(id),
+            };
+            if let Err(error) = undone {
+                tracing::warn!(%error, image = %id, "the record of a failed import stays; import the image again");
+            }
+            return Err(error.into());
+        }
         catalog.insert(stored);
         self.publish(catalog.clone());
         Ok(())

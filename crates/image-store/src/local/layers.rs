@@ -155,7 +155,14 @@ impl Inner {
         failpoint!("image-store.layer.rename").map_err(io_error("move into place", &target))?;
         fs::rename(temporary, &target).map_err(io_error("move into place", &target))?;
         let parent = self.config.root.join("layers");
-        File::open(&parent).and_then(|dir| dir.sync_all()).map_err(io_error("sync", &parent))
+        let synced = failpoint!("image-store.layer.sync_dir")
+            .and_then(|()| File::open(&parent))
+            .and_then(|dir| dir.sync_all());
+        if synced.is_err() {
+            // Back to where the caller deletes it: what is in `layers/` is in the table.
+            fs::rename(&target, temporary).map_err(io_error("move back", &target))?;
+        }
+        synced.map_err(io_error("sync", &parent))
     }
 
     /// Deletes those of the layers that nothing needs. Goes on after a failure and returns the first.
