@@ -120,6 +120,18 @@ env > "$call.env"
     }
 }
 
+impl Drop for Fake {
+    /// A plugin that a dropped network had just started may write once more before it is killed.
+    fn drop(&mut self) {
+        for _ in 0..50 {
+            if fs::remove_dir_all(self.dir.path()).is_ok() || !self.dir.path().exists() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
 pub(crate) fn request(id: &str) -> AttachRequest {
     AttachRequest {
         sandbox_id: id.to_owned(),
