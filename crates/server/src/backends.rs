@@ -159,7 +159,8 @@ fn handlers(
             }
             kind => {
                 let monitor = conmon.get_or_insert_with(|| {
-                    let mut settings = ConmonConfig::new(&config.runtime.conmon, attach_dir(&config.run_root));
+                    let mut settings =
+                        ConmonConfig::new(&config.runtime.conmon, attach_dir(&config.run_root));
                     settings.cgroups = cgroups.cloned();
                     Arc::new(ConmonMonitor::new(settings))
                 });

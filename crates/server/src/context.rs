@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::events::Events;
 use crate::layout::Layout;
 use crate::model::{AttachmentRecord, ContainerRecord, ContainerStatus, SandboxRecord, SandboxStatus};
 use crate::node::Node;
@@ -33,6 +34,7 @@ pub(crate) struct Daemon {
     pub(crate) layout: Layout,
     pub(crate) records: Records,
     pub(crate) store: Store,
+    pub(crate) events: Events,
     pub(crate) node: Arc<dyn Node>,
     pub(crate) netns: Arc<dyn NetNsManager>,
     pub(crate) network: Arc<dyn PodNetwork>,
@@ -86,13 +88,15 @@ impl Daemon {
         change: impl FnOnce(&mut SandboxStatus) + Send,
     ) -> Result<()> {
         let _order = sandbox.writing.lock().await;
-        let mut status = (*sandbox.status()).clone();
+        let before = sandbox.status();
+        let mut status = (*before).clone();
         change(&mut status);
-        if status == *sandbox.status() {
+        if status == *before {
             return Ok(());
         }
         self.records.put_sandbox(self.sandbox_record(sandbox, &status)).await?;
         sandbox.publish(status);
+        self.events.sandbox_changed(self, sandbox, &before, &sandbox.status());
         Ok(())
     }
 
@@ -103,13 +107,15 @@ impl Daemon {
         change: impl FnOnce(&mut ContainerStatus) + Send,
     ) -> Result<()> {
         let _order = container.writing.lock().await;
-        let mut status = (*container.status()).clone();
+        let before = container.status();
+        let mut status = (*before).clone();
         change(&mut status);
-        if status == *container.status() {
+        if status == *before {
             return Ok(());
         }
         self.records.put_container(self.container_record(container, &status)).await?;
         container.publish(status);
+        self.events.container_changed(self, container, &before, &container.status());
         Ok(())
     }
 
@@ -121,15 +127,17 @@ impl Daemon {
         change: impl FnOnce(&mut ContainerStatus) + Send,
     ) {
         let _order = container.writing.lock().await;
-        let mut status = (*container.status()).clone();
+        let before = container.status();
+        let mut status = (*before).clone();
         change(&mut status);
-        if status == *container.status() {
+        if status == *before {
             return;
         }
         if let Err(error) = self.records.put_container(self.container_record(container, &status)).await {
             tracing::warn!(container = container.id(), error = %crate::error::chain(&error), "state observed but not recorded");
         }
         container.publish(status);
+        self.events.container_changed(self, container, &before, &container.status());
     }
 
     pub(crate) fn sandbox_record(&self, sandbox: &Sandbox, status: &SandboxStatus) -> SandboxRecord {

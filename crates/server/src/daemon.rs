@@ -29,6 +29,7 @@ use crate::backends::{Backends, Mocks};
 use crate::config::Config;
 use crate::context::{self, Context};
 use crate::error::{Error, Result};
+use crate::events::Events;
 use crate::layout::Layout;
 use crate::records::Records;
 use crate::recovery;
@@ -70,6 +71,7 @@ impl Server {
             records: Records::open(&layout.root)?,
             layout,
             store: Store::default(),
+            events: Events::new(),
             node: backends.node,
             netns: backends.netns,
             network: backends.network,

@@ -98,7 +98,7 @@ pub enum Error {
         what: String,
     },
     /// A step failed.
-    #[error("{operation} {id}: {stage}: {}", chain(source.as_ref()))]
+    #[error("{operation} {id}: {stage}: {}", chain(cause.as_ref()))]
     Step {
         /// The RPC.
         operation: &'static str,
@@ -107,7 +107,7 @@ pub enum Error {
         /// The step.
         stage: &'static str,
         /// The cause.
-        source: Box<Error>,
+        cause: Box<Error>,
     },
     /// An OCI runtime.
     #[error(transparent)]
@@ -181,6 +181,18 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     text.replace('\n', " ").trim_end().to_owned()
 }
 
+/// gRPC carries the message in a header: a caller's own huge id must not burst it.
+fn shortened(mut text: String) -> String {
+    if text.len() > LONGEST_MESSAGE {
+        let cut = (0..=LONGEST_MESSAGE).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        text.truncate(cut);
+        text.push_str(" [cut]");
+    }
+    text
+}
+
+const LONGEST_MESSAGE: usize = 4096;
+
 // === impl Error ===
 
 impl Error {
@@ -195,15 +207,17 @@ impl Error {
             Self::Cancelled { .. } => Code::Aborted,
             Self::Unavailable { .. } => Code::Unavailable,
             Self::Unimplemented { .. } => Code::Unimplemented,
-            Self::Step { source, .. } => source.code(),
+            Self::Step { cause, .. } => cause.code(),
             Self::Shared(shared) => shared.code(),
             Self::Runtime(error) => runtime_code(error),
             Self::Monitor(error) => monitor_code(error),
             Self::Network(error) => network_code(error),
             Self::Image(error) => image_code(error),
-            Self::NetNs(hull_netns::Error::Sysctl { .. } | hull_netns::Error::InvalidId { .. }) => {
-                Code::InvalidArgument
-            }
+            Self::NetNs(
+                hull_netns::Error::Sysctl { .. }
+                | hull_netns::Error::InvalidId { .. }
+                | hull_netns::Error::InvalidHostname { .. },
+            ) => Code::InvalidArgument,
             Self::Spec(error) => spec_code(error),
             Self::NetNs(_)
             | Self::Record(_)
@@ -273,7 +287,7 @@ fn spec_code(error: &crate::spec::SpecError) -> Code {
 
 impl From<&Error> for Status {
     fn from(error: &Error) -> Self {
-        Status::new(error.code(), chain(error))
+        Status::new(error.code(), shortened(chain(error)))
     }
 }
 
@@ -326,9 +340,15 @@ mod tests {
         ];
         for (error, code) in rows {
             assert_eq!(error.code(), code, "{error}");
-            let step = Error::Step { operation: "o", id: id(), stage: "s", source: Box::new(error) };
+            let step = Error::Step { operation: "o", id: id(), stage: "s", cause: Box::new(error) };
             assert_eq!(step.code(), code, "a step keeps its cause's code");
         }
+    }
+
+    #[test]
+    fn a_message_fits_into_a_header() {
+        let status = Status::from(Error::NotFound { kind: "container", id: "ä".repeat(100_000) });
+        assert!(status.message().len() < 5000);
     }
 
     #[test]
@@ -338,7 +358,7 @@ mod tests {
             operation: "RunPodSandbox",
             id: "abc".into(),
             stage: "files",
-            source: Box::new(cause),
+            cause: Box::new(cause),
         };
         assert_eq!(Status::from(error).message(), "RunPodSandbox abc: files: write /x: line one line two");
     }

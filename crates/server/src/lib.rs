@@ -26,6 +26,7 @@ mod container;
 mod context;
 mod daemon;
 mod error;
+mod events;
 mod id;
 mod image;
 mod layout;

@@ -16,8 +16,8 @@ const MOST_WORKERS: usize = 4;
 pub(crate) fn serve(file: Option<PathBuf>, backend: Option<&str>, dir: Option<PathBuf>) -> Result<()> {
     memory::limit_arenas();
     let config = config(file, backend, dir)?;
-    let filter =
-        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(config.log_level.as_str()));
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new(directives(config.log_level.as_str())));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
     hull_process::raise_nofile_limit().context("raise the limit of open files")?;
     let workers = std::thread::available_parallelism().map_or(2, usize::from).min(MOST_WORKERS);
@@ -63,4 +63,9 @@ async fn run(config: Config) -> Result<()> {
     tracing::info!("ending; containers live on");
     server.shutdown().await;
     Ok(())
+}
+
+/// Our own crates at the wanted level; the libraries below say every frame at `debug`.
+fn directives(level: &str) -> String {
+    format!("{level},h2=warn,hyper=warn,tower=warn,tonic=warn")
 }

@@ -38,7 +38,11 @@ pub(crate) async fn exec_sync(ctx: &Context, request: v1::ExecSyncRequest) -> Re
         Ok(0) => None,
         Ok(seconds) => Some(Duration::from_secs(seconds)),
         Err(_) => {
-            return Err(invalid(RPC, "timeout", format!("{} is negative; 0 is without end", request.timeout)));
+            return Err(invalid(
+                RPC,
+                "timeout",
+                format!("{} is negative; 0 is without end", request.timeout),
+            ));
         }
     };
     precondition(&container)?;

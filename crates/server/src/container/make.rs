@@ -27,8 +27,6 @@ use crate::spec::{self, HandlerFacts, PodFiles, SpecInput};
 use crate::store::{Container, Sandbox};
 
 const RPC: &str = "CreateContainer";
-/// Stages that touch only the local disk and kernel.
-const LOCAL: Duration = Duration::from_secs(60);
 
 pub(crate) async fn make_or_undo(
     ctx: Context,
@@ -64,16 +62,17 @@ async fn make(
         .ok_or_else(|| Error::NotFound { kind: "image", id: meta.image_name.clone() })?;
 
     let record = ctx.container_record(container, &status);
-    operation.stage("container.create.record", LOCAL, ctx.records.put_container(record)).await?;
-    operation.stage("container.create.files", LOCAL, files(ctx, meta)).await?;
+    operation.step("container.create.record", ctx.records.put_container(record)).await?;
+    operation.step("container.create.files", files(ctx, meta)).await?;
     let root = RootRequest { image_id: image.id.clone(), dir: ctx.layout.container_dir(&meta.id) };
-    let rootfs = operation.stage("container.create.root", LOCAL, ctx.images.prepare_root(&root)).await?;
+    let rootfs = operation.step("container.create.root", ctx.images.prepare_root(&root)).await?;
+    // Looks at volumes, which may hang, and makes nothing that an undo would have to know.
     let volumes = ctx.config.timeouts.volume;
     let made =
         operation.stage("container.create.spec", volumes, spec_of(ctx, sandbox, meta, image, rootfs)).await?;
     status.user = Some(made.user);
-    operation.stage("container.create.bundle", LOCAL, write_bundle(ctx, meta, made.spec)).await?;
-    operation.stage("container.create.cgroups", LOCAL, cgroups(ctx, meta)).await?;
+    operation.step("container.create.bundle", write_bundle(ctx, meta, made.spec)).await?;
+    operation.step("container.create.cgroups", cgroups(ctx, meta)).await?;
     let deadline = ctx.config.timeouts.create;
     let create = monitor_request(ctx, meta, handler, deadline);
     // The monitor ends what it started by itself at the deadline; ours is the backstop.
@@ -81,22 +80,18 @@ async fn make(
     status.monitored =
         Some(operation.stage("container.create.monitor", backstop, handler.monitor.create(&create)).await?);
     status.phase = ContainerPhase::Created;
-    operation
-        .stage("container.create.created", LOCAL, async {
-            if !sandbox.is_ready() {
-                return Err(Error::FailedPrecondition {
-                    operation: RPC,
-                    id: sandbox.id().to_owned(),
-                    problem: "the pod sandbox began to stop".to_owned(),
-                });
-            }
-            ctx.change_container(container, |current| {
-                status.claimed = operation.has_waiters();
-                *current = status;
-            })
-            .await
-        })
-        .await?;
+    let created = ctx.change_container(container, |current| {
+        status.claimed = operation.has_waiters() && !operation.is_cancelled();
+        *current = status;
+    });
+    operation.step("container.create.created", created).await?;
+    if !sandbox.is_ready() {
+        return Err(Error::FailedPrecondition {
+            operation: RPC,
+            id: sandbox.id().to_owned(),
+            problem: "the pod sandbox began to stop".to_owned(),
+        });
+    }
     watch::spawn(ctx, container);
     Ok(())
 }

@@ -9,7 +9,6 @@ use std::time::Instant;
 use crate::container::{stop, teardown};
 use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::model::ContainerPhase;
 use crate::operation::{Admission, OpKind, Operation};
 use crate::store::Container;
 
@@ -26,8 +25,7 @@ pub(crate) async fn remove_object(ctx: &Context, container: &Arc<Container>) -> 
     loop {
         match container.slot.admit(OpKind::RemoveContainer, container.id(), "") {
             Admission::Run(operation) => {
-                if container.status().phase == ContainerPhase::Creating {
-                    // Its creation was undone while we asked.
+                if stop::is_gone(ctx, container) {
                     container.slot.finish(&operation, Ok(()));
                     return Ok(());
                 }
@@ -58,6 +56,7 @@ fn spawn(ctx: &Context, container: Arc<Container>, operation: Arc<Operation>) {
         stop::run(&ctx_, &container_, &operation_).await?;
         operation_.mark("container.remove.everything", teardown::everything(&ctx_, &container_.meta)).await?;
         ctx_.store.drop_container(&container_);
+        ctx_.events.container_deleted(&ctx_, &container_);
         Ok(())
     };
     let ended = operation.clone();

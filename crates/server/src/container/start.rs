@@ -5,7 +5,7 @@
 //! `StartError`, so that the kubelet sees why.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use hull_oci_runtime::{Exit, ExitSource, KillRequest, KillTarget};
 
@@ -17,7 +17,6 @@ use crate::operation::{Admission, OpKind, Operation};
 use crate::store::Container;
 
 const RPC: &str = "StartContainer";
-const LOCAL: Duration = Duration::from_secs(60);
 
 /// Starts a created container.
 pub(crate) async fn start(ctx: &Context, id: &str) -> Result<()> {
@@ -87,13 +86,8 @@ async fn run(ctx: &Context, container: &Arc<Container>, operation: &Operation) -
     match started {
         Ok(()) => {
             let at = SystemTime::now();
-            operation
-                .stage(
-                    "container.start.running",
-                    LOCAL,
-                    ctx.change_container(container, |status| status.started(at)),
-                )
-                .await
+            let running = ctx.change_container(container, |status| status.started(at));
+            operation.step("container.start.running", running).await
         }
         // Another operation ends it; what it became is for that one to say.
         Err(error @ Error::Cancelled { .. }) => Err(error),

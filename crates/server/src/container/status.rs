@@ -23,7 +23,7 @@ pub(crate) async fn status(ctx: &Context, id: &str, verbose: bool) -> Result<v1:
     Ok(v1::ContainerStatusResponse { status: Some(of(&container)), info })
 }
 
-fn of(container: &Container) -> v1::ContainerStatus {
+pub(crate) fn of(container: &Container) -> v1::ContainerStatus {
     let (meta, status) = (&container.meta, container.status());
     let (exit_code, reason, message) = status.verdict();
     let user = status.user.clone().unwrap_or_default();

@@ -38,6 +38,10 @@ pub(crate) async fn stop_object(ctx: &Context, container: &Arc<Container>, patie
     loop {
         match container.slot.admit(OpKind::StopContainer, container.id(), "") {
             Admission::Run(operation) => {
+                if is_gone(ctx, container) {
+                    container.slot.finish(&operation, Ok(()));
+                    return Ok(());
+                }
                 operation.shorten(until);
                 let waiter = operation.waiter();
                 spawn(ctx, container.clone(), operation);
@@ -50,7 +54,7 @@ pub(crate) async fn stop_object(ctx: &Context, container: &Arc<Container>, patie
             Admission::Cancel(operation) => {
                 operation.cancel();
                 let _ = operation.ended().await;
-                if container.status().phase == ContainerPhase::Creating {
+                if is_gone(ctx, container) {
                     return Ok(());
                 }
             }
@@ -59,6 +63,11 @@ pub(crate) async fn stop_object(ctx: &Context, container: &Arc<Container>, patie
             }
         }
     }
+}
+
+/// Its creation was undone, or it was removed: what is left is an object that nobody else knows.
+pub(crate) fn is_gone(ctx: &Context, container: &Container) -> bool {
+    ctx.store.container_exact(container.id()).is_none()
 }
 
 fn spawn(ctx: &Context, container: Arc<Container>, operation: Arc<Operation>) {

@@ -98,7 +98,8 @@ impl Node for LinuxNode {
     }
 
     fn is_populated(&self, path: &Path) -> bool {
-        self.cgroups.is_populated(path).unwrap_or(false)
+        // What cannot be read may be populated: it is then killed, not just removed.
+        self.cgroups.is_populated(path).unwrap_or(true)
     }
 
     async fn kill_cgroup(&self, path: &Path, deadline: Duration) -> Result<()> {

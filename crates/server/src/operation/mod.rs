@@ -103,12 +103,36 @@ impl Operation {
         };
         match result {
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(source)) => Err(Error::Step { operation, id: id(), stage, source: Box::new(source) }),
+            Ok(Err(source)) => Err(Error::Step { operation, id: id(), stage, cause: Box::new(source) }),
             Err(_) => Err(Error::DeadlineExceeded { operation, id: id(), stage, after: deadline }),
         }
     }
 
-    /// As [`Operation::stage`], but not to be cut short: for what undoes or finishes. Of its failpoint
+    /// Runs one stage of local blocking work, which cannot be cut short: a thread goes on writing
+    /// whatever becomes of the future, and must not do so behind the back of the undo. A cancellation
+    /// that comes meanwhile counts afterwards.
+    pub(crate) async fn step<T, E>(
+        &self,
+        stage: &'static str,
+        work: impl Future<Output = std::result::Result<T, E>>,
+    ) -> Result<T>
+    where
+        Error: From<E>,
+    {
+        *lock(&self.stage) = stage;
+        let operation = self.kind.rpc();
+        let wrap = |source| Error::Step { operation, id: self.id.clone(), stage, cause: Box::new(source) };
+        if !self.is_cancelled() {
+            failpoint_async!(stage).map_err(|e| wrap(Error::io("injected", e)))?;
+            let value = work.await.map_err(|error| wrap(Error::from(error)))?;
+            if !self.is_cancelled() {
+                return Ok(value);
+            }
+        }
+        Err(Error::Cancelled { operation, id: self.id.clone(), stage })
+    }
+
+    /// As [`Operation::step`], but a cancellation does not count: for what undoes or finishes. Of its failpoint
     /// only delay and kill count.
     pub(crate) async fn mark<T>(&self, stage: &'static str, work: impl Future<Output = T>) -> T {
         *lock(&self.stage) = stage;
@@ -295,6 +319,22 @@ mod tests {
         operation.cancel();
         let result = operation.stage::<(), Error>("s", Duration::from_secs(3), std::future::pending()).await;
         assert!(matches!(result, Err(Error::Cancelled { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_step_is_finished_before_its_cancellation_counts() {
+        let operation = Operation::new(OpKind::CreateContainer, "a", String::new());
+        let mut written = false;
+        let result = operation
+            .step::<(), Error>("s", async {
+                operation.cancel();
+                tokio::task::yield_now().await;
+                written = true;
+                Ok(())
+            })
+            .await;
+        assert!(matches!(result, Err(Error::Cancelled { .. })));
+        assert!(written);
     }
 
     #[tokio::test(start_paused = true)]

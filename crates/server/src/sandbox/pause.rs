@@ -29,14 +29,8 @@ fn monitor_cgroup(meta: &SandboxMeta) -> std::path::PathBuf {
     meta.cgroup_parent.join(format!("hull-conmon-{}", meta.id))
 }
 
-/// Creates and starts it.
-pub(crate) async fn start(
-    ctx: &Context,
-    meta: &SandboxMeta,
-    namespaces: &PodNamespaces,
-) -> Result<Monitored> {
-    let (_, handler) = ctx.handler("RunPodSandbox", &meta.handler)?;
-    let bundle = ctx.layout.pause_dir(&meta.id);
+/// Writes its bundle and makes its monitor's cgroup.
+pub(crate) async fn prepare(ctx: &Context, meta: &SandboxMeta, namespaces: &PodNamespaces) -> Result<()> {
     let root = ctx.layout.run_root.join("pause");
     let spec = pause_spec(&PauseInput {
         sandbox_id: &meta.id,
@@ -46,7 +40,7 @@ pub(crate) async fn start(
         facts: ctx.node.facts(),
         seccomp: HandlerFacts::default().seccomp,
     })?;
-    let path = bundle.clone();
+    let path = ctx.layout.pause_dir(&meta.id);
     blocking(move || {
         crate::pause::write_root(&root).map_err(|e| Error::io(format!("write {}", root.display()), e))?;
         let io = |e| Error::io(format!("write {}", path.display()), e);
@@ -56,24 +50,28 @@ pub(crate) async fn start(
         std::fs::write(path.join("config.json"), bytes).map_err(io)
     })
     .await?;
-    ctx.node.create_cgroup(&monitor_cgroup(meta)).await?;
+    ctx.node.create_cgroup(&monitor_cgroup(meta)).await.map(|_| ())
+}
+
+/// Creates and starts it from its bundle.
+pub(crate) async fn start(ctx: &Context, meta: &SandboxMeta) -> Result<Monitored> {
+    let (_, handler) = ctx.handler("RunPodSandbox", &meta.handler)?;
+    let bundle = ctx.layout.pause_dir(&meta.id);
     let command = handler.runtime.create_command(&hull_oci_runtime::CreateRequest {
         id: meta.id.clone(),
         bundle: bundle.clone(),
         systemd_cgroup: false,
     });
-    let monitored = handler
-        .monitor
-        .create(&CreateRequest {
-            command,
-            name: "pause".to_owned(),
-            state_dir: bundle,
-            log_path: None,
-            stdio: Stdio::default(),
-            monitor_cgroup: Some(monitor_cgroup(meta)),
-            deadline: ctx.config.timeouts.create,
-        })
-        .await?;
+    let create = CreateRequest {
+        command,
+        name: "pause".to_owned(),
+        state_dir: bundle,
+        log_path: None,
+        stdio: Stdio::default(),
+        monitor_cgroup: Some(monitor_cgroup(meta)),
+        deadline: ctx.config.timeouts.create,
+    };
+    let monitored = handler.monitor.create(&create).await?;
     handler.runtime.start(&meta.id).await?;
     Ok(monitored)
 }

@@ -68,6 +68,7 @@ async fn run(ctx: &Context, sandbox: &Arc<Sandbox>, operation: &Operation) -> Re
     operation.mark("sandbox.remove.containers", remove_containers(ctx, sandbox.id())).await?;
     operation.mark("sandbox.remove.everything", teardown::everything(ctx, sandbox)).await?;
     ctx.store.drop_sandbox(sandbox);
+    ctx.events.sandbox_deleted(ctx, sandbox);
     Ok(())
 }
 

@@ -36,6 +36,9 @@ pub(crate) fn validate(config: &v1::PodSandboxConfig) -> Result<SandboxKey> {
     if config.hostname.len() > 64 {
         return Err(invalid(OPERATION, "config.hostname", "is longer than the kernel's 64 bytes"));
     }
+    if !config.hostname.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c)) {
+        return Err(invalid(OPERATION, "config.hostname", "may hold letters, digits, '-', '.' and '_' only"));
+    }
     if !config.log_directory.is_empty() {
         clean_absolute(OPERATION, "config.log_directory", &config.log_directory)?;
     }

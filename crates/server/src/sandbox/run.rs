@@ -29,8 +29,6 @@ use crate::sandbox::{pause, release, remove, request, teardown};
 use crate::store::{Found, Sandbox};
 
 const RPC: &str = "RunPodSandbox";
-/// Stages that touch only the local disk and kernel.
-const LOCAL: Duration = Duration::from_secs(60);
 /// A pod's `/dev/shm`, in bytes.
 const SHM_SIZE: u64 = 64 << 20;
 
@@ -227,33 +225,33 @@ async fn make_or_undo(ctx: Context, sandbox: Arc<Sandbox>, operation: Arc<Operat
 async fn make(ctx: &Context, sandbox: &Arc<Sandbox>, operation: &Operation) -> Result<()> {
     let mut status = (*sandbox.status()).clone();
     let record = ctx.sandbox_record(sandbox, &status);
-    operation.stage("sandbox.run.record", LOCAL, ctx.records.put_sandbox(record)).await?;
-    operation.stage("sandbox.run.cgroup", LOCAL, ctx.node.create_cgroup(&sandbox.meta.cgroup_parent)).await?;
-    status.namespaces = operation
-        .stage("sandbox.run.namespaces", LOCAL, ctx.netns.create(&namespaces(&sandbox.meta)))
-        .await?;
-    operation.stage("sandbox.run.files", LOCAL, files(ctx, &sandbox.meta)).await?;
+    operation.step("sandbox.run.record", ctx.records.put_sandbox(record)).await?;
+    operation.step("sandbox.run.cgroup", ctx.node.create_cgroup(&sandbox.meta.cgroup_parent)).await?;
+    status.namespaces =
+        operation.step("sandbox.run.namespaces", ctx.netns.create(&namespaces(&sandbox.meta))).await?;
+    operation.step("sandbox.run.files", files(ctx, &sandbox.meta)).await?;
     if let Some(netns) = &status.namespaces.network {
+        let plan = plan_network(ctx, &sandbox.meta, netns.as_path());
+        let record = operation.stage("sandbox.run.plan", ctx.config.timeouts.network, plan).await?;
+        operation.step("sandbox.run.attachment", ctx.records.put_attachment(record.clone())).await?;
+        // Attaching, and on failure releasing what was half done, each with its own deadline inside.
         let deadline = ctx.config.timeouts.network * 2 + Duration::from_secs(10);
-        status.ips = operation
-            .stage("sandbox.run.network", deadline, attach(ctx, &sandbox.meta, netns.as_path()))
-            .await?;
+        status.ips = operation.stage("sandbox.run.network", deadline, attach(ctx, record)).await?;
     }
     if pause::is_needed(&sandbox.meta) {
-        let deadline = ctx.config.timeouts.create;
-        let pause = pause::start(ctx, &sandbox.meta, &status.namespaces);
-        status.pause = Some(operation.stage("sandbox.run.pause", deadline, pause).await?);
+        operation
+            .step("sandbox.run.pause-files", pause::prepare(ctx, &sandbox.meta, &status.namespaces))
+            .await?;
+        let deadline = ctx.config.timeouts.create + ctx.config.timeouts.start;
+        status.pause =
+            Some(operation.stage("sandbox.run.pause", deadline, pause::start(ctx, &sandbox.meta)).await?);
     }
     status.phase = SandboxPhase::Ready;
-    operation
-        .stage("sandbox.run.ready", LOCAL, async {
-            ctx.change_sandbox(sandbox, |current| {
-                status.claimed = operation.has_waiters();
-                *current = status;
-            })
-            .await
-        })
-        .await
+    let ready = ctx.change_sandbox(sandbox, |current| {
+        status.claimed = operation.has_waiters() && !operation.is_cancelled();
+        *current = status;
+    });
+    operation.step("sandbox.run.ready", ready).await
 }
 
 fn namespaces(meta: &SandboxMeta) -> hull_netns::CreateRequest {
@@ -335,21 +333,27 @@ pub(crate) fn log_directory(ctx: &Context, meta: &SandboxMeta) -> PathBuf {
     }
 }
 
-async fn attach(ctx: &Context, meta: &SandboxMeta, netns: &std::path::Path) -> Result<Vec<std::net::IpAddr>> {
+async fn plan_network(
+    ctx: &Context,
+    meta: &SandboxMeta,
+    netns: &std::path::Path,
+) -> Result<AttachmentRecord> {
     if let NetworkStatus::NotReady { reason, message } = ctx.network.status() {
         return Err(hull_pod_network::Error::NotReady { reason, message }.into());
     }
     let wanted = request::attach_request(&meta.id, &meta.config, netns)?;
     release::refuse_held_ports(ctx, &wanted.port_mappings)?;
     let attachment = ctx.network.plan(&wanted).await?;
-    let record = AttachmentRecord { boot_id: ctx.node.boot_id().to_owned(), attachment, releasing: false };
-    ctx.records.put_attachment(record.clone()).await?;
+    Ok(AttachmentRecord { boot_id: ctx.node.boot_id().to_owned(), attachment, releasing: false })
+}
+
+async fn attach(ctx: &Context, record: AttachmentRecord) -> Result<Vec<std::net::IpAddr>> {
     match ctx.network.attach(&record.attachment).await {
         Ok(attached) => Ok(attached.ips),
         Err(error) => {
             if let hull_pod_network::Error::Attach { released, .. } = &error {
                 match released {
-                    None => ctx.records.delete_attachment(&meta.id).await?,
+                    None => ctx.records.delete_attachment(&record.attachment.sandbox_id).await?,
                     Some(_) => release::later(ctx, record).await,
                 }
             }

@@ -31,6 +31,9 @@ pub(crate) async fn stop(ctx: &Context, id: &str) -> Result<()> {
             Admission::Cancel(operation) => {
                 operation.cancel();
                 let _ = operation.ended().await;
+                if ctx.store.sandbox_exact(sandbox.id()).is_none() {
+                    return Ok(());
+                }
             }
             Admission::Shorten(operation) | Admission::Wait(operation) | Admission::Refuse(operation) => {
                 let _ = operation.ended().await;

@@ -3,6 +3,7 @@
 
 use hull_cri_api::v1;
 use hull_cri_api::v1::runtime_service_server::RuntimeService;
+use tokio_stream::StreamExt;
 use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
 
@@ -324,6 +325,10 @@ impl RuntimeService for Runtime {
         &self,
         _: Request<v1::GetEventsRequest>,
     ) -> Answer<BoxStream<v1::ContainerEventResponse>> {
-        unimplemented("GetContainerEvents")
+        let events = self.ctx.events.subscribe();
+        // What a slow reader missed is not an error: the next event carries the whole pod.
+        let events = events.filter_map(|event| event.ok().map(Ok));
+        let until = self.ctx.shutdown.clone().cancelled_owned();
+        Ok(Response::new(Box::pin(futures_util::StreamExt::take_until(events, until))))
     }
 }
