@@ -17,7 +17,10 @@ pub const MARK: &str = "HULL_TEST_DIR";
 /// Everything that must be gone when every pod is removed, one line each.
 pub fn leftovers(daemon: &Daemon) -> Vec<String> {
     let mut left = Vec::new();
-    left.extend(mounts(daemon.dir()).iter().map(|path| format!("mount {}", path.display())));
+    // These two are made shared mounts once, and stay as long as the node is up.
+    let kept = [daemon.netns_dir(), daemon.run_root().join("ns")];
+    let mounted = mounts(daemon.dir()).into_iter().filter(|path| !kept.contains(path));
+    left.extend(mounted.map(|path| format!("mount {}", path.display())));
     for kind in ["sandboxes", "containers", "attachments"] {
         left.extend(shown("record", &files(&daemon.records(kind))));
     }

@@ -140,7 +140,20 @@ impl Daemon {
         }
         println!("$ kill -TERM {}\nit has ended after {}", self.child.id(), run::elapsed(started));
         self.timings.push(("stop the daemon".to_owned(), started.elapsed()));
+        // Where network namespaces are pinned is a mount of its own; a daemon keeps it, for pods that live on.
+        self.unmount()?;
         Ok(std::mem::take(&mut self.timings))
+    }
+
+    fn unmount(&self) -> Result<()> {
+        let mounts = fs::read_to_string("/proc/self/mounts").context("read /proc/self/mounts")?;
+        for name in ["netns", "run/ns"] {
+            let path = self.dir.join(name);
+            if mounts.contains(&format!(" {} ", path.display())) {
+                run::capture(Command::new("umount").arg(&path))?;
+            }
+        }
+        Ok(())
     }
 
     fn signal(&self, name: &str) -> Result<()> {
@@ -165,6 +178,9 @@ impl Drop for Daemon {
         if !run::wait_until(PATIENCE, || !matches!(self.child.try_wait(), Ok(None))) {
             let _ = self.child.kill();
             let _ = self.child.wait();
+        }
+        if let Err(error) = self.unmount() {
+            println!("{error:#}");
         }
     }
 }
