@@ -129,7 +129,7 @@ async fn hostile_and_damaged_images_change_nothing() {
     needs_root!();
     let bench = Bench::new();
     let mut config = bench.config();
-    config.limits.layer_bytes = 8 << 20;
+    config.limits.layer_bytes = 1 << 20;
     let store = LocalImageStore::open(config).unwrap();
     let good = Layer::new().file("good", "x", 0o644);
     let passwd = fs::read("/etc/passwd").unwrap();
@@ -137,7 +137,7 @@ async fn hostile_and_damaged_images_change_nothing() {
         ("escape", Layer::new().symlink("etc", "/etc").file("etc/passwd", "x", 0o644)),
         ("dots", Layer::new().file("../../etc/passwd", "x", 0o644)),
         ("link", Layer::new().hard_link("p", "/etc/passwd")),
-        ("bomb", Layer::new().file("zeros", vec![0; 16 << 20], 0o644).gzip()),
+        ("bomb", Layer::new().file("zeros", vec![0; 2 << 20], 0o644).gzip()),
         ("nul", Layer::new().entry(Entry::new(b"a\0b", Kind::Directory, 0o755))),
     ] {
         // The good image of the same archive must not stay either.
@@ -196,7 +196,7 @@ async fn concurrent_imports_share_the_work_and_removals_do_not_break_them() {
     needs_root!();
     let bench = Bench::new();
     let store = Arc::new(bench.open());
-    let shared = Layer::new().file("shared", vec![7; 3 << 20], 0o644).gzip();
+    let shared = Layer::new().file("shared", vec![7; 300 << 10], 0o644).gzip();
     let images: Vec<_> = (0..6)
         .map(|n| {
             let own = Layer::new().file("own", format!("{n}"), 0o644);
@@ -213,7 +213,7 @@ async fn concurrent_imports_share_the_work_and_removals_do_not_break_them() {
                 store.import(&path).await.unwrap();
                 let root = store.prepare_root(&request).await.unwrap();
                 store.remove(&name).await.unwrap();
-                assert_eq!(fs::read(root.join("shared")).unwrap(), vec![7; 3 << 20]);
+                assert_eq!(fs::read(root.join("shared")).unwrap(), vec![7; 300 << 10]);
                 store.remove_root(&request.dir).await.unwrap();
             }));
         }
@@ -256,6 +256,23 @@ async fn layers_of_a_root_outlive_their_image_and_the_daemon() {
     fs::remove_dir_all(bench.path("images/quarantine")).unwrap();
     bench.open();
     bench.assert_clean();
+}
+
+#[tokio::test]
+async fn the_same_layer_mounted_by_another_store_is_none_of_this_ones_business() {
+    needs_root!();
+    let (one, two) = (Bench::new(), Bench::new());
+    let image = ImageBuilder::new("same").layer(Layer::new().file("same", "x", 0o644));
+    let (first, second) = (one.open(), two.open());
+    import(&first, &one, &image).await;
+    import(&second, &two, &image).await;
+    let request = request(&image, &one.work().join("c"));
+    first.prepare_root(&request).await.unwrap();
+    second.remove("same").await.unwrap();
+    two.assert_clean();
+    first.remove_root(&request.dir).await.unwrap();
+    first.remove("same").await.unwrap();
+    one.assert_clean();
 }
 
 #[tokio::test]

@@ -237,7 +237,7 @@ fn overlay_attributes_of_the_image_are_left_out() {
 
 #[test]
 fn bombs_and_damage_are_noticed() {
-    let zeros = Layer::new().file("big", vec![0; 4 << 20], 0o644);
+    let zeros = Layer::new().file("big", vec![0; 2 << 20], 0o644);
     let limits = |bytes, entries| Limits { layer_bytes: bytes, layer_entries: entries };
     for layer in [zeros.clone(), zeros.clone().gzip(), zeros.clone().zstd()] {
         let scene = Scene::new();

@@ -205,7 +205,7 @@ impl Inner {
         self.catalog().has_layer(diff_id)
             || lock(&self.held).values().any(|lease| lease.layers.iter().any(|layer| layer == diff_id))
             || lock(&self.table).holds.contains_key(diff_id)
-            || is_mounted(hex_of(diff_id))
+            || is_mounted(&self.layer_dir(diff_id))
     }
 }
 
@@ -221,9 +221,14 @@ fn check_blob(blob: &mut HashingReader<impl Read>, layer: &FoundLayer) -> std::r
 
 /// Whether an overlay mount names the layer: the last word before anything is deleted is the kernel's. (A lease
 /// whose record was lost does not make a running container lose its files.)
-fn is_mounted(hex: &str) -> bool {
+fn is_mounted(layer: &Path) -> bool {
+    let path = layer.as_os_str().as_encoded_bytes();
+    // The table escapes what is not plain; the last 64 characters always are. Without the rest a mount of
+    // another store's equal layer counts too: that only keeps a layer too long.
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-".contains(byte);
+    let wanted = if path.iter().all(is_plain) { path } else { &path[path.len().saturating_sub(64)..] };
     match fs::read("/proc/self/mountinfo") {
-        Ok(table) => table.windows(hex.len()).any(|window| window == hex.as_bytes()),
+        Ok(table) => table.windows(wanted.len()).any(|window| window == wanted),
         Err(error) => {
             tracing::warn!(%error, "cannot read /proc/self/mountinfo; unused layers stay");
             true
