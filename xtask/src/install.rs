@@ -48,8 +48,41 @@ pub(crate) fn cni_bin_dir() -> Option<&'static str> {
 
 /// An image made of a dynamic busybox would not start: the loader is not in it.
 fn busybox_is_static(path: &Path) -> bool {
-    let needle = b"ld-linux";
-    std::fs::read(path).is_ok_and(|bytes| !bytes.windows(needle.len()).any(|window| window == needle))
+    std::fs::read(path).is_ok_and(|bytes| needs_loader(&bytes) == Some(false))
+}
+
+/// Whether an ELF program names a dynamic loader: has a program header of type PT_INTERP. `None`: not ELF.
+///
+/// ```text
+///            64 bit   32 bit            each program header begins with its type, 4 bytes;
+/// e_phoff     32..40   28..32           PT_INTERP is 3
+/// e_phentsize 54..56   42..44
+/// e_phnum     56..58   44..46           (elf(5))
+/// ```
+fn needs_loader(bytes: &[u8]) -> Option<bool> {
+    const PT_INTERP: u64 = 3;
+    if !bytes.starts_with(b"\x7fELF") {
+        return None;
+    }
+    let wide = *bytes.get(4)? == 2;
+    let big = *bytes.get(5)? == 2;
+    let number = |at: usize, size: usize| -> Option<u64> {
+        let field = bytes.get(at..at.checked_add(size)?)?;
+        let add = |sum: u64, byte: &u8| sum << 8 | u64::from(*byte);
+        Some(if big { field.iter().fold(0, add) } else { field.iter().rev().fold(0, add) })
+    };
+    let (offset, size, count) = if wide {
+        (number(32, 8)?, number(54, 2)?, number(56, 2)?)
+    } else {
+        (number(28, 4)?, number(42, 2)?, number(44, 2)?)
+    };
+    for index in 0..count {
+        let at = usize::try_from(offset.checked_add(index * size)?).ok()?;
+        if number(at, 4)? == PT_INTERP {
+            return Some(true);
+        }
+    }
+    Some(false)
 }
 
 /// Brings what is missing.
@@ -93,8 +126,32 @@ mod tests {
     #[test]
     fn a_dynamic_program_is_no_static_busybox() {
         // The test itself is linked dynamically.
-        let own = std::env::current_exe().unwrap();
-        assert!(!busybox_is_static(&own));
+        let own = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+        assert_eq!(needs_loader(&own), Some(true));
         assert!(!busybox_is_static(Path::new("/no/such/file")));
+    }
+
+    /// A program of 64 bits with these types of program headers.
+    fn elf(types: &[u32]) -> Vec<u8> {
+        let mut bytes = vec![0; 64];
+        bytes[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        bytes[32] = 64;
+        bytes[54] = 56;
+        bytes[56] = types.len() as u8;
+        for kind in types {
+            bytes.extend_from_slice(&kind.to_le_bytes());
+            bytes.resize(bytes.len() + 52, 0);
+        }
+        bytes
+    }
+
+    #[test]
+    fn a_loader_is_found_in_the_headers_alone() {
+        assert_eq!(needs_loader(&elf(&[1, 3, 1])), Some(true));
+        let mut plain = elf(&[1, 1]);
+        plain.extend_from_slice(b"/lib64/ld-linux-x86-64.so.2");
+        assert_eq!(needs_loader(&plain), Some(false), "a static glibc has the name in its text");
+        assert_eq!(needs_loader(b"#!/bin/sh"), None);
+        assert_eq!(needs_loader(&elf(&[1])[..66]), None, "cut off");
     }
 }

@@ -20,13 +20,13 @@ pub(crate) fn write(dir: &Path) -> Result<Vec<&'static str>> {
             "\n[runtime.handlers.{name}]\nkind = \"{name}\"\npath = \"{}\"\n",
             path.display()
         ));
+        put(dir, &format!("pod-{name}.json"), &pod(dir, name))?;
         names.push(name);
     }
     let default = names.first().context("neither runc nor crun is installed")?;
     let plugins = install::cni_bin_dir().context("the CNI plugins are not installed")?;
     put(dir, "hull.toml", &hull_toml(dir, default, &handlers, plugins))?;
     put(dir, "cni/net.d/10-demo.conflist", &network(dir))?;
-    put(dir, "pod.json", &pod(dir))?;
     put(dir, "container.json", CONTAINER)?;
     Ok(names)
 }
@@ -85,12 +85,12 @@ fn network(dir: &Path) -> String {
     )
 }
 
-fn pod(dir: &Path) -> String {
+fn pod(dir: &Path, runtime: &str) -> String {
     format!(
         r#"{{
-  "metadata": {{ "name": "demo", "namespace": "default", "uid": "demo-1", "attempt": 0 }},
-  "hostname": "demo",
-  "log_directory": "{}/logs/demo",
+  "metadata": {{ "name": "demo", "namespace": "default", "uid": "demo-{runtime}", "attempt": 0 }},
+  "hostname": "demo-{runtime}",
+  "log_directory": "{}/logs/{runtime}",
   "labels": {{ "app": "demo" }},
   "linux": {{ "security_context": {{ "namespace_options": {{ "pid": "CONTAINER" }} }} }}
 }}
