@@ -97,6 +97,8 @@ impl Backends {
         let images: Arc<dyn ImageStore> = match config.images.backend {
             ImagesBackend::Mock => {
                 let mock = Arc::new(MockImageStore::persistent(&mock_dir.join("images"))?.with_busybox()?);
+                // Who tests software against this server wants any image to be there.
+                mock.set_pull_any(true);
                 mocks.images = Some(mock.clone());
                 mock
             }

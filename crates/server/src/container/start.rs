@@ -81,11 +81,12 @@ fn spawn(ctx: &Context, container: Arc<Container>, operation: Arc<Operation>) {
 async fn run(ctx: &Context, container: &Arc<Container>, operation: &Operation) -> Result<()> {
     let (_, handler) = ctx.handler(RPC, &container.meta.handler)?;
     let deadline = ctx.config.timeouts.start;
+    // Before the runtime is asked: a process may end before its start has been told.
+    let at = SystemTime::now();
     let started =
         operation.stage("container.start.runtime", deadline, handler.runtime.start(container.id())).await;
     match started {
         Ok(()) => {
-            let at = SystemTime::now();
             let running = ctx.change_container(container, |status| status.started(at));
             operation.step("container.start.running", running).await
         }

@@ -85,7 +85,17 @@ impl Node for LinuxNode {
         let (cgroups, path) = (self.cgroups.clone(), path.to_owned());
         blocking(move || {
             failpoint!("node.cgroup.create").map_err(|e| Error::io("make cgroup", e))?;
-            Ok::<_, Error>(cgroups.create(&path)?.iter().any(|made| made.ends_with(relative(&path))))
+            let mut tries = 0;
+            let made = loop {
+                tries += 1;
+                match cgroups.create(&path) {
+                    // The last pod of a shared parent took it away between two of our mkdirs.
+                    Err(hull_cgroups::Error::Io { source, .. })
+                        if source.kind() == io::ErrorKind::NotFound && tries < CREATE_TRIES => {}
+                    made => break made?,
+                }
+            };
+            Ok::<_, Error>(made.iter().any(|dir| dir.ends_with(relative(&path))))
         })
         .await
     }
@@ -138,6 +148,9 @@ impl Node for LinuxNode {
         self.cgroups.stats(path).ok()
     }
 }
+
+/// Pods that come and go side by side may take a shared parent away so often, and not oftener.
+const CREATE_TRIES: u32 = 20;
 
 fn relative(path: &Path) -> &Path {
     path.strip_prefix("/").unwrap_or(path)

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The daemon as a library: a whole CRI server inside a test, started with one call.
+
+use std::time::Duration;
+
+use hull_cri_api::v1::runtime_service_client::RuntimeServiceClient;
+use hull_cri_api::v1::{
+    ContainerConfig, ContainerMetadata, CreateContainerRequest, ImageSpec, ListContainersRequest,
+    ListPodSandboxRequest, PodSandboxConfig, PodSandboxMetadata, RemovePodSandboxRequest,
+    RunPodSandboxRequest, StartContainerRequest, StatusRequest,
+};
+use hull_pod_network::NetworkStatus;
+use hull_server::Server;
+use tonic::transport::{Channel, Endpoint};
+
+async fn client(server: &Server) -> RuntimeServiceClient<Channel> {
+    let endpoint = Endpoint::try_from(format!("unix://{}", server.socket().display())).unwrap();
+    RuntimeServiceClient::new(endpoint.connect().await.unwrap())
+}
+
+fn pod() -> PodSandboxConfig {
+    let metadata =
+        PodSandboxMetadata { name: "web".into(), uid: "u".into(), namespace: "default".into(), attempt: 0 };
+    PodSandboxConfig { metadata: Some(metadata), ..Default::default() }
+}
+
+async fn run_pod(client: &mut RuntimeServiceClient<Channel>) -> Result<String, tonic::Status> {
+    let request = RunPodSandboxRequest { config: Some(pod()), ..Default::default() };
+    Ok(client.run_pod_sandbox(request).await?.into_inner().pod_sandbox_id)
+}
+
+#[tokio::test]
+async fn a_test_starts_a_server_runs_a_pod_and_steers_the_simulated_workload() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start_mock(dir.path()).await.unwrap();
+    let mut client = client(&server).await;
+    let pod_id = run_pod(&mut client).await.unwrap();
+    let config = ContainerConfig {
+        metadata: Some(ContainerMetadata { name: "app".into(), attempt: 0 }),
+        image: Some(ImageSpec { image: "busybox".into(), ..Default::default() }),
+        command: vec!["sleep".into(), "1000".into()],
+        ..Default::default()
+    };
+    let request = CreateContainerRequest {
+        pod_sandbox_id: pod_id.clone(),
+        config: Some(config),
+        sandbox_config: Some(pod()),
+    };
+    let id = client.create_container(request).await.unwrap().into_inner().container_id;
+    client.start_container(StartContainerRequest { container_id: id.clone() }).await.unwrap();
+
+    server.mocks().world.as_ref().unwrap().exit(&id, 7);
+    let exited = async {
+        loop {
+            let list = client.list_containers(ListContainersRequest::default()).await.unwrap().into_inner();
+            if list.containers[0].state == 2 {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), exited).await.expect("the exit is noticed");
+    client.remove_pod_sandbox(RemovePodSandboxRequest { pod_sandbox_id: pod_id }).await.unwrap();
+    assert_eq!(server.mocks().network.as_ref().unwrap().leases(), []);
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_backend_that_fails_once_costs_one_error_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start_mock(dir.path()).await.unwrap();
+    let mut client = client(&server).await;
+    let mocks = server.mocks().clone();
+    let (network, netns) = (mocks.network.unwrap(), mocks.netns.unwrap());
+    network.fail_next("attach", hull_pod_network::Error::Invalid("no more addresses".into()));
+    let error = run_pod(&mut client).await.unwrap_err();
+    assert!(error.message().contains("no more addresses"), "{error}");
+    assert!(error.message().contains("sandbox.run.network"), "the stage is named: {error}");
+    assert_eq!(netns.ids(), Vec::<String>::new());
+    assert_eq!(network.leases(), []);
+    run_pod(&mut client).await.expect("the same name is free at once");
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn status_tells_why_the_network_is_not_ready() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start_mock(dir.path()).await.unwrap();
+    let mut client = client(&server).await;
+    let not_ready = NetworkStatus::NotReady { reason: "Testing".into(), message: "pulled the plug".into() };
+    server.mocks().network.as_ref().unwrap().set_status(not_ready);
+    let status = client.status(StatusRequest::default()).await.unwrap().into_inner().status.unwrap();
+    let network = status.conditions.iter().find(|condition| condition.r#type == "NetworkReady").unwrap();
+    assert!(!network.status && network.reason == "Testing" && network.message == "pulled the plug");
+    assert_eq!(run_pod(&mut client).await.unwrap_err().code(), tonic::Code::Unavailable);
+    assert!(
+        client
+            .list_pod_sandbox(ListPodSandboxRequest::default())
+            .await
+            .unwrap()
+            .into_inner()
+            .items
+            .is_empty()
+    );
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_later_server_on_the_same_directory_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start_mock(dir.path()).await.unwrap();
+    let id = run_pod(&mut client(&server).await).await.unwrap();
+    let second = Server::start_mock(dir.path()).await.expect_err("the directory is taken").to_string();
+    assert!(second.contains("is in use by another hull"), "{second}");
+    server.shutdown().await;
+    let server = Server::start_mock(dir.path()).await.unwrap();
+    let items = client(&server)
+        .await
+        .list_pod_sandbox(ListPodSandboxRequest::default())
+        .await
+        .unwrap()
+        .into_inner()
+        .items;
+    assert_eq!(items.iter().map(|item| &item.id).collect::<Vec<_>>(), [&id]);
+    server.shutdown().await;
+}
