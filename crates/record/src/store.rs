@@ -81,7 +81,8 @@ impl RecordStore {
     /// Writes a record so that it survives a power cut.
     ///
     /// # Errors
-    /// [`Error::Io`] (the former record is untouched), [`Error::Encode`].
+    /// [`Error::Io`]: the former record is untouched, or, if only the last sync of the directory failed,
+    /// the new one is in place but may not survive a power cut. [`Error::Encode`].
     pub fn put<T: Serialize>(&self, id: &str, body: &T) -> Result<()> {
         let encode = |source| Error::Encode { id: id.to_owned(), source };
         let body = serde_json::value::to_raw_value(body).map_err(encode)?;
