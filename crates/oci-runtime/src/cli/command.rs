@@ -157,7 +157,8 @@ impl Runner {
     }
 }
 
-fn in_words(status: ExitStatus) -> String {
+/// An exit status for people.
+pub(super) fn in_words(status: ExitStatus) -> String {
     match status {
         ExitStatus::Exited(code) => format!("exit code {code}"),
         ExitStatus::Signaled(signal) => format!("killed by signal {signal}"),

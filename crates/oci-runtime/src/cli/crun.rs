@@ -30,6 +30,10 @@ impl Flavor for Crun {
         false
     }
 
+    fn stale_mounts(&self) -> Option<&'static str> {
+        None
+    }
+
     fn adapt_resources(&self, resources: &mut Value) {
         // "no limit" fails before 1.13 (EINVAL); the kernel's largest pid number is no limit either.
         const MOST_PIDS: i64 = 4_194_304;

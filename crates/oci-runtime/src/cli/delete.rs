@@ -5,7 +5,11 @@
 //! then sleeps 100 ms at a time (runc). So neither is left to it: the process is killed here and its
 //! end awaited by pidfd, then `delete` has nothing left to wait for.
 
+use std::path::Path;
+
 use hull_process::{Pidfd, ProcessId};
+use rustix::io::Errno;
+use rustix::mount::{UnmountFlags, unmount};
 
 use super::command::Call;
 use super::{ALIVE, CliRuntime, Flavor, wrong_state};
@@ -80,9 +84,44 @@ fn ended_is_fine(answer: Result<Vec<u8>>) -> Result<()> {
 }
 
 async fn run<F: Flavor>(runtime: &CliRuntime<F>, id: &str, force: bool) -> Result<()> {
+    if let Some(prefix) = runtime.flavor.stale_mounts() {
+        unmount_stale(&runtime.runner.config.root.join(id), prefix);
+    }
     let mut call = Call::new("delete", id, runtime.deadlines().delete);
     if force {
         call = call.arg("--force");
     }
     runtime.runner.run(call.with_id()).await.map(drop)
+}
+
+/// Takes away the mounts that a killed runtime left in its state directory: they would make its
+/// `delete` fail half way. One that is in use by a runtime at work is held open by it and not missed.
+fn unmount_stale(dir: &Path, prefix: &str) {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix)) {
+        // EINVAL: a file that nothing is mounted on; the runtime removes it.
+        match unmount(entry.path(), UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+            Ok(()) => {
+                tracing::info!(path = %entry.path().display(), "removed a mount that a killed runtime left")
+            }
+            Err(Errno::INVAL | Errno::NOENT) => {}
+            Err(error) => {
+                tracing::warn!(path = %entry.path().display(), %error, "cannot remove a mount that a killed runtime left");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_mounted_stays_for_the_runtime() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("runc.abc"), "").unwrap();
+        unmount_stale(dir.path(), "runc.");
+        assert!(dir.path().join("runc.abc").exists());
+        unmount_stale(&dir.path().join("missing"), "runc.");
+    }
 }

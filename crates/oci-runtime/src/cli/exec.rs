@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use hull_cgroups::Cgroups;
 use hull_failpoint::{failpoint, failpoint_async};
-use hull_process::{Child, Command, ExitStatus, Stdio, reaper};
+use hull_process::{Command, ExitStatus, Stdio, reaper};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::TaskTracker;
 
@@ -75,7 +75,6 @@ impl Execs {
 
 pub(super) async fn exec<F: Flavor>(runtime: &CliRuntime<F>, request: &ExecRequest) -> Result<ExecOutcome> {
     check(runtime, request)?;
-    // Declared first, dropped last: after the runtime's own process has been killed.
     let mut tree = Tree::new(runtime, request);
     let mut work = Box::pin(run(runtime, request, &mut tree));
     let answer = match request.timeout {
@@ -123,8 +122,9 @@ async fn run<F: Flavor>(
     tree: &mut Tree,
 ) -> Result<ExecOutcome> {
     let process = process_document(request)?;
+    tree.make_dir()?;
     write(tree.process_file(), &process)?;
-    tree.make_cgroup(runtime.flavor.exec_scope())?;
+    tree.make_cgroup(&runtime.runner.config.name, runtime.flavor.exec_scope())?;
     let (mut collector, stdout, stderr) =
         Collector::new(request.max_output).map_err(|source| io_error("making pipes".to_owned(), source))?;
 
@@ -142,8 +142,9 @@ async fn run<F: Flavor>(
     failpoint_async!("oci.exec.spawn")
         .map_err(|source| io_error("starting the runtime".to_owned(), source))?;
     let child = command.spawn().map_err(|error| runtime.runner.process_error(VERB, error))?;
+    tree.started(child);
 
-    let started = collector.read_while(started(runtime, child)).await?;
+    let started = collector.read_while(started(runtime, tree)).await?;
     if !started.success() {
         // Nothing of the container's ran: all that was said was said by the runtime.
         collector.drain(runtime.deadlines().exec_drain).await;
@@ -160,9 +161,9 @@ async fn run<F: Flavor>(
 }
 
 /// Waits until the runtime has started the process and ended.
-async fn started<F: Flavor>(runtime: &CliRuntime<F>, mut child: Child) -> Result<ExitStatus> {
+async fn started<F: Flavor>(runtime: &CliRuntime<F>, tree: &mut Tree) -> Result<ExitStatus> {
     let limit = runtime.deadlines().exec_start;
-    match timeout(limit, child.wait()).await {
+    match timeout(limit, tree.runtime_end()).await {
         Ok(status) => status.map_err(|error| runtime.runner.process_error(VERB, error)),
         Err(_) => Err(Error::TimedOut { operation: VERB, after: limit }),
     }

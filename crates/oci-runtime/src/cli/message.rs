@@ -6,8 +6,10 @@
 
 use std::path::Path;
 
+use hull_process::ExitStatus;
 use serde::Deserialize;
 
+use super::command::in_words;
 use crate::Error;
 
 /// The longest message kept: an error is read by people.
@@ -29,6 +31,13 @@ pub fn last_error(output: &[u8]) -> String {
         message.truncate(message.floor_char_boundary(MAX_MESSAGE));
     }
     message
+}
+
+/// What the end of a failed `create` means, for a monitor that ran it: `runtime` is the handler's
+/// name, `output` what the program wrote to standard error or to its log.
+pub fn create_failure(runtime: &str, id: &str, status: ExitStatus, output: &[u8]) -> Error {
+    let (status, message) = (in_words(status), last_error(output));
+    classify(Failure { runtime, operation: "create", id, root: Path::new("/"), status, message })
 }
 
 /// Turns the words of a failed sub-command into an error to match.
@@ -88,6 +97,7 @@ const WRONG_STATE: &[&str] = &[
     "container not running",
     "container not paused",
     "container is not running",
+    "` is not running",
     "/exec.fifo`: no such file or directory",
     "` is paused",
     "cannot exec in a paused",
@@ -216,6 +226,7 @@ mod tests {
             "cannot delete container c1 that is not stopped: running",
             "the container `c1` is not in `created` or `stopped` state",
             "the container `c1` is paused",
+            "container `c1` is not running",
             "container not running",
             "container not paused",
             "exec failed: cannot exec in a stopped container",

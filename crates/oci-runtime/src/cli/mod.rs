@@ -29,7 +29,7 @@ use hull_cgroups::{Cgroups, ExecScope, Mode};
 use serde_json::Value;
 
 pub use crun::CrunRuntime;
-pub use message::last_error;
+pub use message::{create_failure, last_error};
 pub use runc::RuncRuntime;
 
 use crate::{
@@ -110,6 +110,10 @@ pub trait Flavor: Debug + Send + Sync + 'static {
     /// Whether kill, pause, resume and update fail by themselves where the container's state does not
     /// allow them. If not, the state is asked first, one more run of the program.
     fn refuses_wrong_state(&self) -> bool;
+
+    /// What the names of mounts begin with that the program may leave in a container's state directory
+    /// when it is killed; they are unmounted before `delete`.
+    fn stale_mounts(&self) -> Option<&'static str>;
 
     /// Changes values of `update` that the program understands differently.
     fn adapt_resources(&self, resources: &mut Value);

@@ -31,6 +31,11 @@ impl Flavor for Runc {
         true
     }
 
+    /// runc before 1.2 protects its own program by a bind mount of it, for the moment of its start.
+    fn stale_mounts(&self) -> Option<&'static str> {
+        Some("runc.")
+    }
+
     /// "minimum allowed cpu-shares is 2" (cgroup v1); the CRI means 2 where it says less.
     fn adapt_resources(&self, resources: &mut Value) {
         if let Some(shares) = resources.pointer_mut("/cpu/shares")

@@ -1,15 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What an exec owns, and its end in every case: no process, cgroup or file is left.
 
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hull_cgroups::{Cgroups, ExecScope, Mode};
 use hull_failpoint::failpoint;
-use hull_process::{Pidfd, ProcessId, reaper};
+use hull_process::{Child, ExitStatus, Pidfd, ProcessId, reaper};
 
-use super::{CliRuntime, Execs, Flavor, io_error};
-use crate::{ExecRequest, Result};
+use super::{CliRuntime, Execs, Flavor, VERB, io_error};
+use crate::{Error, ExecRequest, Result};
+
+const SIGKILL: i32 = 9;
+/// How long a runtime may go on that nobody waits for any more.
+const RUNTIME_GRACE: Duration = Duration::from_secs(2);
 
 /// An exec's processes, cgroup and files. Dropped before [`Tree::retire`], it kills and clears up.
 #[derive(Debug)]
@@ -24,8 +29,13 @@ pub(super) struct Tree {
 struct Belongings {
     container: String,
     cgroup: Option<Cgroup>,
+    /// A directory of this exec alone: a runtime that is killed leaves temporary files beside its
+    /// pid file (runc writes `.NAME` and renames).
+    dir: PathBuf,
     process_file: PathBuf,
     pid_file: PathBuf,
+    /// The runtime's own process, until its end is known. As long as it lives it may make another.
+    runtime: Option<Child>,
     /// The process, once the pid file has been read and until its end was told.
     pid: Option<i32>,
 }
@@ -42,7 +52,7 @@ impl Tree {
     pub(super) fn new<F: Flavor>(runtime: &CliRuntime<F>, request: &ExecRequest) -> Self {
         let config = &runtime.runner.config;
         let cgroup = config.cgroups.as_ref().zip(request.cgroup.as_ref());
-        let file = |end: &str| request.work_dir.join(format!("exec-{}.{end}", request.exec_id));
+        let dir = request.work_dir.join(format!("exec-{}", request.exec_id));
         let belongings = Belongings {
             container: request.id.clone(),
             cgroup: cgroup.map(|(cgroups, container)| Cgroup {
@@ -50,8 +60,10 @@ impl Tree {
                 container: container.clone(),
                 name: format!("exec-{}", request.exec_id),
             }),
-            process_file: file("json"),
-            pid_file: file("pid"),
+            process_file: dir.join("process.json"),
+            pid_file: dir.join("pid"),
+            dir,
+            runtime: None,
             pid: None,
         };
         Self {
@@ -59,6 +71,31 @@ impl Tree {
             execs: runtime.execs.clone(),
             kill_within: config.deadlines.exec_kill,
         }
+    }
+
+    /// Makes the exec's directory. What a daemon that was killed left of an exec by the same name goes.
+    pub(super) fn make_dir(&self) -> Result<()> {
+        let Some(dir) = self.belongings.as_ref().map(|own| &own.dir) else { return Ok(()) };
+        failpoint!("oci.exec.mkdir")
+            .and_then(|()| remove_dir(dir))
+            .and_then(|()| std::fs::DirBuilder::new().mode(0o700).create(dir))
+            .map_err(|source| io_error(format!("making the directory {}", dir.display()), source))
+    }
+
+    /// The runtime was started.
+    pub(super) fn started(&mut self, runtime: Child) {
+        if let Some(own) = &mut self.belongings {
+            own.runtime = Some(runtime);
+        }
+    }
+
+    /// Waits for the end of the runtime. Cancel-safe: it stays ours until then.
+    pub(super) async fn runtime_end(&mut self) -> hull_process::Result<ExitStatus> {
+        let Some(own) = &mut self.belongings else { return Ok(ExitStatus::Exited(0)) };
+        let Some(runtime) = &mut own.runtime else { return Ok(ExitStatus::Exited(0)) };
+        let status = runtime.wait().await?;
+        own.runtime = None;
+        Ok(status)
     }
 
     pub(super) fn process_file(&self) -> &Path {
@@ -79,15 +116,22 @@ impl Tree {
     ///
     /// Synchronous, a few directories: on another thread it could come into being after a cancelled
     /// exec has been cleared up.
-    pub(super) fn make_cgroup(&self, scope: ExecScope) -> Result<()> {
+    pub(super) fn make_cgroup(&self, runtime: &str, scope: ExecScope) -> Result<()> {
         let Some(cgroup) = self.belongings.as_ref().and_then(|own| own.cgroup.as_ref()) else {
             return Ok(());
         };
         failpoint!("oci.exec.cgroup").map_err(|source| io_error("making a cgroup".to_owned(), source))?;
-        cgroup
-            .cgroups
-            .create_exec(&cgroup.container, &cgroup.name, scope)
-            .map_err(|error| io_error(format!("making the cgroup {}", cgroup.path().display()), other(error)))
+        let made = cgroup.cgroups.create_exec(&cgroup.container, &cgroup.name, scope);
+        made.map_err(|error| match error {
+            // The container itself is gone, or going: its state will tell.
+            hull_cgroups::Error::NotFound { path } => Error::Failed {
+                runtime: runtime.to_owned(),
+                operation: VERB,
+                status: "not started".to_owned(),
+                stderr: format!("the container's cgroup {} does not exist", path.display()),
+            },
+            error => io_error(format!("making the cgroup {}", cgroup.path().display()), other(error)),
+        })
     }
 
     /// Reads the pid file: the process is ours from here on.
@@ -160,7 +204,10 @@ impl Belongings {
         }
     }
 
-    async fn destroy(self, within: Duration, execs: Execs) {
+    async fn destroy(mut self, within: Duration, execs: Execs) {
+        if let Some(runtime) = self.runtime.take() {
+            end_runtime(runtime, &self.container, within).await;
+        }
         let pid = self.pid.or_else(|| self.read_pid().ok());
         if let Some(pid) = pid {
             kill_group_of(pid);
@@ -186,14 +233,9 @@ impl Belongings {
 
     /// Removes the files, and the cgroup unless something lives in it.
     fn retire(self, execs: &Execs) {
-        for file in [&self.process_file, &self.pid_file] {
-            match std::fs::remove_file(file) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    tracing::warn!(file = %file.display(), error = &error as &dyn std::error::Error,
-                        "the file of an exec could not be removed");
-                }
-                _ => {}
-            }
+        if let Err(error) = remove_dir(&self.dir) {
+            tracing::warn!(dir = %self.dir.display(), error = &error as &dyn std::error::Error,
+                "the directory of an exec could not be removed");
         }
         let Some(cgroup) = self.cgroup else { return };
         execs.sweep(&self.container, &cgroup.cgroups);
@@ -220,15 +262,42 @@ impl Belongings {
     }
 }
 
+/// Ends a runtime that is still at work.
+///
+/// Not by a signal at first: runc mounts its own program somewhere while it starts, and a kill in that
+/// moment leaves the mount behind for ever. A healthy one is done in milliseconds.
+async fn end_runtime(mut runtime: Child, container: &str, within: Duration) {
+    if tokio::time::timeout(RUNTIME_GRACE, runtime.wait()).await.is_ok() {
+        return;
+    }
+    if let Err(error) = runtime.kill_group(SIGKILL) {
+        tracing::warn!(
+            container,
+            error = &error as &dyn std::error::Error,
+            "a hung runtime cannot be killed"
+        );
+    }
+    if tokio::time::timeout(within, runtime.wait()).await.is_err() {
+        tracing::warn!(container, pid = runtime.pid(), "a killed runtime does not end");
+    }
+}
+
 impl Cgroup {
     fn path(&self) -> PathBuf {
         self.container.join(&self.name)
     }
 }
 
+/// Removes a directory with all that is in it; a missing one is a success.
+fn remove_dir(dir: &Path) -> std::io::Result<()> {
+    match std::fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// Kills one process, by pidfd, so that nobody else is hit.
 fn kill(pid: i32) {
-    const SIGKILL: i32 = 9;
     if let Some(process) = ProcessId::of(pid)
         && let Ok(Some(held)) = Pidfd::open(process)
         && let Err(error) = held.send_signal(SIGKILL)
@@ -241,7 +310,7 @@ fn kill(pid: i32) {
 /// leads the session; it is never ours, because runtimes start processes in new sessions.
 fn kill_group_of(pid: i32) {
     use rustix::process::{Pid, Signal, getpgid, kill_process_group};
-    kill(pid);
+    // Asked before the process is killed: a reaped one has no group any more.
     let group = Pid::from_raw(pid).and_then(|pid| getpgid(Some(pid)).ok());
     let own = getpgid(None).ok();
     if let Some(group) = group
@@ -250,6 +319,7 @@ fn kill_group_of(pid: i32) {
     {
         let _ = kill_process_group(group, Signal::KILL);
     }
+    kill(pid);
 }
 
 fn other(error: hull_cgroups::Error) -> std::io::Error {
