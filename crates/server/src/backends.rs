@@ -23,7 +23,7 @@ use hull_pod_network::mock::MockNetwork;
 use crate::config::{Config, HandlerConfig, ImagesBackend, NetworkBackend, RuntimeKind};
 use crate::context::Handler;
 use crate::error::{Error, Result};
-use crate::node::{LinuxNode, MockNode, Node};
+use crate::node::{LinuxNode, MemoryNode, Node};
 
 /// Everything behind a trait.
 #[derive(Debug)]
@@ -68,7 +68,7 @@ impl Backends {
         }
         let node: Arc<dyn Node> = match &cgroups {
             Some(cgroups) => Arc::new(LinuxNode::new(cgroups.clone())?),
-            None => Arc::new(MockNode::new()?),
+            None => Arc::new(MemoryNode::new()?),
         };
         let netns: Arc<dyn NetNsManager> = if simulated {
             let mock = Arc::new(MockNetNs::persistent(mock_dir.join("netns.json"))?);

@@ -6,14 +6,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use hull_conmon_client::Monitor;
 use hull_image_store::ImageStore;
 use hull_netns::NetNsManager;
 use hull_oci_runtime::OciRuntime;
 use hull_pod_network::PodNetwork;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::backends::Backends;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::events::Events;
@@ -42,8 +45,13 @@ pub(crate) struct Daemon {
     pub(crate) handlers: BTreeMap<String, Handler>,
     /// Every task the daemon spawned.
     pub(crate) tasks: TaskTracker,
-    /// The daemon ends: watchers and retries stop, operations are let finish.
+    /// The daemon ends: timers and retries stop, operations are let finish.
     pub(crate) shutdown: CancellationToken,
+    /// Those that wait for the ends of processes; operations need them, so they go last.
+    pub(crate) watchers: TaskTracker,
+    pub(crate) watch_end: CancellationToken,
+    /// Lookups of volumes at a time: a dead file server holds these threads, and no others.
+    pub(crate) volumes: Arc<Semaphore>,
     /// Attachments that nobody needs and that could not be released yet, by sandbox id.
     pub(crate) ledger: Mutex<BTreeMap<String, AttachmentRecord>>,
     /// A return of freed memory to the kernel is due.
@@ -57,6 +65,9 @@ pub(crate) struct Handler {
     pub(crate) monitor: Arc<dyn Monitor>,
 }
 
+/// Lookups of volumes at a time.
+const VOLUME_LOOKUPS: usize = 16;
+
 /// How long undoing one thing may take before it is left to the next start.
 pub(crate) const UNDO_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -66,6 +77,28 @@ const TRIM_AFTER: Duration = Duration::from_secs(3);
 // === impl Daemon ===
 
 impl Daemon {
+    pub(crate) fn new(config: Config, layout: Layout, backends: Backends) -> Result<Self> {
+        Ok(Self {
+            records: Records::open(&layout.root)?,
+            layout,
+            store: Store::default(),
+            events: Events::new(),
+            node: backends.node,
+            netns: backends.netns,
+            network: backends.network,
+            images: backends.images,
+            handlers: backends.handlers,
+            tasks: TaskTracker::new(),
+            shutdown: CancellationToken::new(),
+            watchers: TaskTracker::new(),
+            watch_end: CancellationToken::new(),
+            volumes: Arc::new(Semaphore::new(VOLUME_LOOKUPS)),
+            ledger: Mutex::new(BTreeMap::new()),
+            trim_due: AtomicBool::new(false),
+            config,
+        })
+    }
+
     /// The handler of a name; the empty one is the default.
     pub(crate) fn handler(&self, operation: &'static str, name: &str) -> Result<(String, &Handler)> {
         let name = if name.is_empty() { self.config.runtime.default.as_str() } else { name };
@@ -88,6 +121,9 @@ impl Daemon {
         change: impl FnOnce(&mut SandboxStatus) + Send,
     ) -> Result<()> {
         let _order = sandbox.writing.lock().await;
+        if self.store.sandbox_exact(sandbox.id()).is_none() {
+            return Ok(());
+        }
         let before = sandbox.status();
         let mut status = (*before).clone();
         change(&mut status);
@@ -107,6 +143,9 @@ impl Daemon {
         change: impl FnOnce(&mut ContainerStatus) + Send,
     ) -> Result<()> {
         let _order = container.writing.lock().await;
+        if self.store.container_exact(container.id()).is_none() {
+            return Ok(());
+        }
         let before = container.status();
         let mut status = (*before).clone();
         change(&mut status);
@@ -127,6 +166,9 @@ impl Daemon {
         change: impl FnOnce(&mut ContainerStatus) + Send,
     ) {
         let _order = container.writing.lock().await;
+        if self.store.container_exact(container.id()).is_none() {
+            return;
+        }
         let before = container.status();
         let mut status = (*before).clone();
         change(&mut status);
@@ -169,7 +211,10 @@ impl Daemon {
     ) {
         let ctx = self.clone();
         self.tasks.spawn(async move {
-            let result = body.await;
+            // A panic is a bug, but not one that may block its object for ever.
+            let result = std::panic::AssertUnwindSafe(body).catch_unwind().await.unwrap_or_else(|_| {
+                Err(Error::Lost { operation: operation.kind.rpc(), id: operation.id.clone() })
+            });
             ctx.trim_later();
             let (stage, age) = operation.progress();
             let (operation_name, id) = (operation.kind.rpc(), operation.id.as_str());

@@ -7,12 +7,10 @@
 //! ```
 //! Containers live on without a daemon; the next one adopts them.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use hull_admin_api::v1::admin_server::AdminServer;
 use hull_cri_api::MAX_MESSAGE_BYTES;
@@ -23,20 +21,16 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::backends::{Backends, Mocks};
 use crate::config::Config;
 use crate::context::{self, Context};
 use crate::error::{Error, Result};
-use crate::events::Events;
 use crate::layout::Layout;
-use crate::records::Records;
 use crate::recovery;
 use crate::service::admin::Admin;
 use crate::service::image::Images;
 use crate::service::runtime::Runtime;
-use crate::store::Store;
 
 /// A running daemon. Dropping it without [`Server::shutdown`] leaves its tasks to the runtime's end.
 #[derive(Debug)]
@@ -67,30 +61,16 @@ impl Server {
         let locks = vec![lock(&layout.root)?, lock(&layout.run_root)?];
         let listen = config.listen.clone();
         let backends = Backends::open(&config).await?;
-        let ctx = Arc::new(context::Daemon {
-            records: Records::open(&layout.root)?,
-            layout,
-            store: Store::default(),
-            events: Events::new(),
-            node: backends.node,
-            netns: backends.netns,
-            network: backends.network,
-            images: backends.images,
-            handlers: backends.handlers,
-            tasks: TaskTracker::new(),
-            shutdown: CancellationToken::new(),
-            ledger: Mutex::new(BTreeMap::new()),
-            trim_due: AtomicBool::new(false),
-            config,
-        });
+        let (mocks, cni) = (backends.mocks.clone(), backends.cni.clone());
+        let ctx = Arc::new(context::Daemon::new(config, layout, backends)?);
         recovery::recover(&ctx).await?;
         let listener = bind(&listen).await?;
         let stop_serving = CancellationToken::new();
         let serving = tokio::spawn(serve(ctx.clone(), listener, stop_serving.clone()));
         Ok(Self {
             ctx,
-            mocks: backends.mocks,
-            cni: backends.cni,
+            mocks,
+            cni,
             serving,
             stop_serving,
             listen,
@@ -139,6 +119,9 @@ impl Server {
         if tokio::time::timeout(patience, self.ctx.tasks.wait()).await.is_err() {
             tracing::warn!(after = ?patience, tasks = self.ctx.tasks.len(), "operations still run: the next start takes them up");
         }
+        self.ctx.watch_end.cancel();
+        self.ctx.watchers.close();
+        self.ctx.watchers.wait().await;
         // A client that keeps its connection open does not keep the daemon alive.
         let mut serving = self.serving;
         if tokio::time::timeout(std::time::Duration::from_secs(1), &mut serving).await.is_err() {

@@ -153,7 +153,7 @@ pub enum Error {
         failures: Vec<Error>,
     },
     /// What another caller of the same operation was told.
-    #[error("{0}")]
+    #[error("{}", chain(.0.as_ref()))]
     Shared(std::sync::Arc<Error>),
     /// A bug: a task ended without an answer.
     #[error("{operation} {id}: ended without an answer")]

@@ -55,8 +55,11 @@ pub(crate) struct SandboxMeta {
     pub(crate) created_at: SystemTime,
     /// In cgroupfs form, below every hierarchy's root.
     pub(crate) cgroup_parent: PathBuf,
-    /// Whether the parent was made for this pod (the kubelet makes its own).
+    /// Whether the parent is this pod's alone: the request named none. Another pod may live in a named one.
     pub(crate) owns_cgroup_parent: bool,
+    /// The outermost part of a named parent that was not there before the pod (the kubelet makes its
+    /// own): goes when nothing is in it any more.
+    pub(crate) made_cgroup: Option<PathBuf>,
     pub(crate) hostname: String,
 }
 

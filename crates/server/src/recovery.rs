@@ -67,7 +67,7 @@ where
 async fn container_record(ctx: Context, record: ContainerRecord) {
     let ContainerRecord { boot_id, meta, status } = record;
     if status.phase == ContainerPhase::Creating {
-        if let Err(error) = container::teardown::everything(&ctx, &meta).await {
+        if let Err(error) = container::teardown::by_meta(&ctx, &meta).await {
             tracing::warn!(container = meta.id, error = %chain(&error), "half-made container not undone; next start tries again");
         }
         return;
@@ -115,10 +115,11 @@ async fn adopt(ctx: &Context, container: &Arc<Container>) {
 async fn find_lost_start(ctx: &Context, container: &Arc<Container>) {
     let Ok((_, handler)) = ctx.handler("recovery", &container.meta.handler) else { return };
     let started = match handler.runtime.state(container.id()).await {
-        Ok(state) => {
-            matches!(state.status, RuntimeStatus::Running | RuntimeStatus::Paused | RuntimeStatus::Stopped)
+        Ok(state) => matches!(state.status, RuntimeStatus::Running | RuntimeStatus::Paused),
+        Err(error) => {
+            tracing::warn!(container = container.id(), error = %chain(&error), "cannot tell whether it was started");
+            false
         }
-        Err(_) => false,
     };
     if started {
         container.start_untold.store(true, Ordering::SeqCst);
@@ -146,18 +147,22 @@ async fn sandbox_record(ctx: Context, record: SandboxRecord) {
         sandbox::run::expire(&ctx, &sandbox);
     }
     let phase = sandbox.status().phase;
-    let lost =
-        phase == SandboxPhase::Ready && (boot_id != ctx.node.boot_id() || !is_intact(&ctx, &sandbox).await);
+    let lost = phase == SandboxPhase::Ready
+        && (boot_id != ctx.node.boot_id()
+            || !is_intact(&ctx, &sandbox).await
+            || !sandbox::pause::is_intact(&ctx, &sandbox));
     if phase == SandboxPhase::Stopping || lost {
         if lost {
             tracing::warn!(
                 sandbox = sandbox.id(),
-                "its namespaces are gone: the pod sandbox is not ready any more"
+                "its namespaces or its pause are gone: the pod sandbox is not ready any more"
             );
         }
         if let Err(error) = sandbox::stop::stop(&ctx, sandbox.id()).await {
             tracing::warn!(sandbox = sandbox.id(), error = %chain(&error), "cannot finish its stop");
         }
+    } else {
+        sandbox::pause::watch(&ctx, &sandbox);
     }
 }
 
@@ -167,7 +172,12 @@ async fn is_intact(ctx: &Context, sandbox: &Sandbox) -> bool {
     }
     match ctx.netns.open(sandbox.id()).await {
         Ok(found) => sandbox::run::are_complete(&sandbox.meta, &found),
-        Err(_) => false,
+        Err(hull_netns::Error::NotFound { .. } | hull_netns::Error::NotANamespace { .. }) => false,
+        // Not being able to look is no reason to end a pod.
+        Err(error) => {
+            tracing::warn!(sandbox = sandbox.id(), error = %chain(&error), "cannot look at its namespaces");
+            true
+        }
     }
 }
 
@@ -175,7 +185,15 @@ async fn attachment_record(ctx: Context, record: AttachmentRecord) {
     let id = record.attachment.sandbox_id.clone();
     if record.releasing {
         sandbox::release::retry(&ctx, record);
-    } else if ctx.store.sandbox_exact(&id).is_none() {
+    } else if ctx.store.sandbox_exact(&id).is_some() {
+        // Its pod has it.
+    } else if ctx.store.containers_of(&id).iter().any(|c| c.status().phase != ContainerPhase::Exited) {
+        // The pod's record is in quarantine, its processes live: they keep their address.
+        tracing::error!(
+            sandbox = id,
+            "containers run in a pod without a record: remove them, then start again"
+        );
+    } else {
         if let Err(error) = sandbox::release::detach(&ctx, &id).await {
             tracing::warn!(sandbox = id, error = %chain(&error), "network of a pod without a record not released");
         }

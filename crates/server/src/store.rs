@@ -26,6 +26,8 @@ pub(crate) struct Sandbox {
     status: watch::Sender<Arc<SandboxStatus>>,
     /// Held while a status change is written: changes of one sandbox follow one another.
     pub(crate) writing: tokio::sync::Mutex<()>,
+    /// Somebody has the id from a finished claim.
+    pub(crate) told: AtomicBool,
 }
 
 /// A container.
@@ -36,12 +38,23 @@ pub(crate) struct Container {
     pub(crate) slot: Slot,
     status: watch::Sender<Arc<ContainerStatus>>,
     pub(crate) writing: tokio::sync::Mutex<()>,
+    /// Somebody has the id from a finished claim.
+    pub(crate) told: AtomicBool,
     /// Ends every exec in the container.
     pub(crate) execs: CancellationToken,
     /// The start was found done after a restart of the daemon; its caller has not heard of it.
     pub(crate) start_untold: AtomicBool,
     /// The last sample, for the rate of processor time.
     pub(crate) cpu_sample: Mutex<Option<(Instant, u64)>>,
+    /// The last count of the writable layer.
+    pub(crate) layer: Mutex<LayerCount>,
+}
+
+/// The writable layer's size: counting walks a tree that the container made, which may take long.
+#[derive(Debug, Default)]
+pub(crate) struct LayerCount {
+    pub(crate) running: bool,
+    pub(crate) last: Option<hull_image_store::Usage>,
 }
 
 /// All of them.
@@ -77,6 +90,7 @@ impl Sandbox {
             meta,
             fingerprint,
             slot: Slot::default(),
+            told: AtomicBool::new(status.claimed),
             status: watch::Sender::new(Arc::new(status)),
             writing: tokio::sync::Mutex::new(()),
         })
@@ -107,11 +121,13 @@ impl Container {
             meta,
             fingerprint,
             slot: Slot::default(),
+            told: AtomicBool::new(status.claimed),
             status: watch::Sender::new(Arc::new(status)),
             writing: tokio::sync::Mutex::new(()),
             execs: CancellationToken::new(),
             start_untold: AtomicBool::new(false),
             cpu_sample: Mutex::new(None),
+            layer: Mutex::new(LayerCount::default()),
         })
     }
 

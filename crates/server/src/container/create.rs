@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use hull_cri_api::v1;
@@ -14,7 +15,8 @@ use crate::error::{Error, Result};
 use crate::id;
 use crate::model::{ContainerKey, ContainerMeta, ContainerPhase, ContainerStatus};
 use crate::operation::{Admission, Operation, Waiter};
-use crate::sandbox::{request::invalid, run::log_directory};
+use crate::sandbox::request::invalid;
+use crate::sandbox::run::{self, log_directory};
 use crate::store::{Container, Found, Sandbox};
 
 const RPC: &str = "CreateContainer";
@@ -27,6 +29,10 @@ pub(crate) async fn create(ctx: &Context, request: v1::CreateContainerRequest) -
         .store
         .sandbox(&request.pod_sandbox_id)?
         .ok_or_else(|| Error::NotFound { kind: "pod sandbox", id: request.pod_sandbox_id.clone() })?;
+    if !sandbox.status().claimed {
+        // Who knows the id has it from us.
+        run::claim(ctx, &sandbox).await?;
+    }
     let metadata = config.metadata.clone().unwrap_or_default();
     let key =
         ContainerKey { sandbox_id: sandbox.id().to_owned(), name: metadata.name, attempt: metadata.attempt };
@@ -98,9 +104,7 @@ async fn settle(ctx: &Context, container: &Arc<Container>, fingerprint: &str) ->
     let status = container.status();
     let alive = matches!(status.phase, ContainerPhase::Created | ContainerPhase::Running);
     if alive && container.fingerprint == fingerprint {
-        if !status.claimed {
-            claim(ctx, container).await?;
-        }
+        claim(ctx, container).await?;
         return Ok(Some(container.id().to_owned()));
     }
     if !status.claimed {
@@ -122,9 +126,7 @@ async fn tell(ctx: &Context, container: Arc<Container>, waiter: Waiter) -> Resul
     let guard = Untold { ctx: ctx.clone(), container: container.clone(), waiter: Some(waiter) };
     if let Some(waiter) = &guard.waiter {
         waiter.outcome().await.map_err(Error::Shared)?;
-        if !container.status().claimed {
-            claim(ctx, &container).await?;
-        }
+        claim(ctx, &container).await?;
         waiter.deliver();
     }
     Ok(container.id().to_owned())
@@ -150,6 +152,7 @@ impl Drop for Untold {
         let operation = waiter.operation().clone();
         drop(waiter);
         if operation.ended_well_untold() {
+            self.container.told.store(false, Ordering::SeqCst);
             unclaim(&self.ctx, &self.container);
         }
     }
@@ -160,7 +163,7 @@ impl Drop for Untold {
 pub(crate) fn unclaim(ctx: &Context, container: &Arc<Container>) {
     let (ctx_, container) = (ctx.clone(), container.clone());
     ctx.tasks.spawn(async move {
-        if let Err(error) = ctx_.change_container(&container, |status| status.claimed = false).await {
+        if let Err(error) = ctx_.change_container(&container, |s| s.claimed = container.told.load(Ordering::SeqCst)).await {
             tracing::warn!(container = container.id(), error = %crate::error::chain(&error), "cannot hide an unclaimed container");
         }
         expire(&ctx_, &container);

@@ -23,6 +23,7 @@ use crate::layout::make_dir;
 use crate::model::{ContainerMeta, ContainerPhase, User};
 use crate::operation::Operation;
 use crate::records::blocking;
+use crate::sandbox::pause;
 use crate::spec::{self, HandlerFacts, PodFiles, SpecInput};
 use crate::store::{Container, Sandbox};
 
@@ -36,8 +37,7 @@ pub(crate) async fn make_or_undo(
 ) -> Result<()> {
     let result = make(&ctx, &sandbox, &container, &operation).await;
     if let Err(error) = result {
-        let undo = operation.mark("undo", teardown::everything(&ctx, &container.meta)).await;
-        ctx.store.drop_container(&container);
+        let undo = operation.mark("undo", undo(&ctx, &container)).await;
         if let Err(undo) = undo {
             // The record stays: the next start tries again.
             tracing::warn!(container = container.id(), error = %crate::error::chain(&undo), "undo is not complete");
@@ -45,6 +45,20 @@ pub(crate) async fn make_or_undo(
         return Err(error);
     }
     Ok(())
+}
+
+/// A daemon that dies in between must find a record that says so; a failed undo leaves that record, and
+/// the next start tries again.
+async fn undo(ctx: &Context, container: &Arc<Container>) -> Result<()> {
+    let unmade = ctx
+        .change_container(container, |status| {
+            status.phase = ContainerPhase::Creating;
+            status.claimed = false;
+        })
+        .await;
+    let undone = teardown::everything(ctx, container).await;
+    ctx.store.drop_container(container);
+    unmade.and(undone)
 }
 
 async fn make(
@@ -132,7 +146,15 @@ async fn spec_of(
 ) -> Result<Made> {
     let join_pid = join_pid(ctx, sandbox, meta)?;
     let (ctx, sandbox, meta) = (ctx.clone(), sandbox.clone(), meta.clone());
+    let busy = || Error::FailedPrecondition {
+        operation: RPC,
+        id: String::new(),
+        problem: "the daemon is ending".to_owned(),
+    };
+    let permit = ctx.volumes.clone().acquire_owned().await.map_err(|_| busy())?;
     blocking(move || {
+        // Held by the thread, not by the call: a lookup that hangs after its deadline still counts.
+        let _permit = permit;
         let facts = ctx.node.facts();
         let handler = HandlerFacts::default();
         let config = &meta.config;
@@ -187,7 +209,8 @@ fn join_pid(ctx: &Context, sandbox: &Sandbox, meta: &ContainerMeta) -> Result<Op
     match pid_namespace(&meta.config, &sandbox.meta.config)? {
         PidNamespace::Container | PidNamespace::Host => Ok(None),
         PidNamespace::Pod => {
-            let pause = sandbox.status().pause.as_ref().map(|pause| pause.process.pid);
+            let intact = pause::is_intact(ctx, sandbox);
+            let pause = sandbox.status().pause.as_ref().filter(|_| intact).map(|pause| pause.process.pid);
             pause.map(Some).ok_or_else(|| Error::FailedPrecondition {
                 operation: RPC,
                 id: sandbox.id().to_owned(),

@@ -54,8 +54,7 @@ fn spawn(ctx: &Context, container: Arc<Container>, operation: Arc<Operation>) {
     let (ctx_, container_, operation_) = (ctx.clone(), container.clone(), operation.clone());
     let body = async move {
         stop::run(&ctx_, &container_, &operation_).await?;
-        operation_.mark("container.remove.everything", teardown::everything(&ctx_, &container_.meta)).await?;
-        ctx_.store.drop_container(&container_);
+        operation_.finally("container.remove.everything", teardown::everything(&ctx_, &container_)).await?;
         ctx_.events.container_deleted(&ctx_, &container_);
         Ok(())
     };

@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use hull_oci_runtime::{Exit, ExitSource, KillRequest, KillTarget};
 
 use crate::container::create;
-use crate::context::Context;
+use crate::context::{Context, Handler};
 use crate::error::{Error, Result, chain};
 use crate::model::{ContainerPhase, StartFailure};
 use crate::operation::{Admission, OpKind, Operation};
@@ -87,31 +87,38 @@ async fn run(ctx: &Context, container: &Arc<Container>, operation: &Operation) -
         operation.stage("container.start.runtime", deadline, handler.runtime.start(container.id())).await;
     match started {
         Ok(()) => {
-            let running = ctx.change_container(container, |status| status.started(at));
-            operation.step("container.start.running", running).await
+            // It runs, whether that can be written down or not.
+            let running = ctx.observe_container(container, |status| status.started(at));
+            operation.mark("container.start.running", running).await;
+            Ok(())
         }
         // Another operation ends it; what it became is for that one to say.
         Err(error @ Error::Cancelled { .. }) => Err(error),
         Err(error) => {
-            operation.mark("container.start.failed", fail(ctx, container, &error)).await;
+            operation.mark("container.start.failed", fail(ctx, container, handler, at, &error)).await;
             Err(error)
         }
     }
 }
 
-/// Ends what may have come alive, and records why.
-async fn fail(ctx: &Context, container: &Arc<Container>, error: &Error) {
+/// Ends what may have come alive, and records why. What lives on in spite of that is told as running.
+async fn fail(ctx: &Context, container: &Arc<Container>, handler: &Handler, at: SystemTime, error: &Error) {
     let message = chain(error);
-    if let Ok((_, handler)) = ctx.handler(RPC, &container.meta.handler) {
-        let kill = KillRequest { id: container.id().to_owned(), signal: 9, target: KillTarget::All };
-        // "Already gone" is what we want.
-        let _ = handler.runtime.kill(&kill).await;
-    }
-    let _ = tokio::time::timeout(ctx.config.timeouts.stop_extra, container.exited()).await;
+    let patience = ctx.config.timeouts.stop_extra;
+    let kill = KillRequest { id: container.id().to_owned(), signal: 9, target: KillTarget::All };
+    // "Already gone" is what we want; a runtime that hangs is what the cgroup is for.
+    let _ = handler.runtime.kill(&kill).await;
+    let _ = ctx.node.kill_cgroup(&container.meta.cgroup, patience).await;
+    let _ = tokio::time::timeout(patience, container.exited()).await;
+    let lives =
+        container.status().monitored.as_ref().is_some_and(|monitored| handler.monitor.is_alive(monitored));
     ctx.observe_container(container, |status| {
+        if lives {
+            status.started(at);
+            return;
+        }
         status.failure = Some(StartFailure { message });
-        let at = SystemTime::now();
-        status.exited(Exit { code: 128, at, oom: false, source: ExitSource::Kernel });
+        status.exited(Exit { code: 128, at: SystemTime::now(), oom: false, source: ExitSource::Kernel });
         status.started_at = status.started_at.or(Some(container.meta.created_at));
     })
     .await;

@@ -2,10 +2,11 @@
 //! ContainerStats and ListContainerStats: what the kubelet's eviction needs, read from cgroup files.
 
 use std::sync::{Arc, PoisonError};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use hull_cgroups::Stats;
 use hull_cri_api::v1;
+use hull_image_store::Usage;
 
 use crate::context::Context;
 use crate::error::{Error, Result};
@@ -57,7 +58,7 @@ async fn of(ctx: &Context, container: &Arc<Container>) -> v1::ContainerStats {
     });
     let (stats, taken, now) = read.await.unwrap_or((None, Instant::now(), SystemTime::now()));
     let timestamp = nanoseconds(now);
-    let layer = ctx.images.root_usage(&ctx.layout.container_dir(container.id())).await.ok();
+    let layer = layer(ctx, container).await;
     let config = &container.meta.config;
     v1::ContainerStats {
         attributes: Some(v1::ContainerAttributes {
@@ -89,6 +90,28 @@ async fn of(ctx: &Context, container: &Arc<Container>) -> v1::ContainerStats {
         ..Default::default()
     }
 }
+
+/// The count of now if it comes quickly, else the last one: a container with a million files does not
+/// hold up the kubelet's statistics, and is counted once at a time.
+async fn layer(ctx: &Context, container: &Arc<Container>) -> Option<Usage> {
+    let start = {
+        let mut count = container.layer.lock().unwrap_or_else(PoisonError::into_inner);
+        !std::mem::replace(&mut count.running, true)
+    };
+    if start {
+        let (ctx_, container_) = (ctx.clone(), container.clone());
+        let counting = ctx.tasks.spawn(async move {
+            let used = ctx_.images.root_usage(&ctx_.layout.container_dir(container_.id())).await.ok();
+            let mut count = container_.layer.lock().unwrap_or_else(PoisonError::into_inner);
+            count.running = false;
+            count.last = used.or(count.last);
+        });
+        let _ = tokio::time::timeout(QUICKLY, counting).await;
+    }
+    container.layer.lock().unwrap_or_else(PoisonError::into_inner).last
+}
+
+const QUICKLY: Duration = Duration::from_millis(100);
 
 fn memory(stats: &Stats, timestamp: i64) -> v1::MemoryUsage {
     v1::MemoryUsage {

@@ -8,9 +8,9 @@
 //! status reads are snapshots, a shorter stop shortens the one that runs.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use hull_oci_runtime::{Error as RuntimeError, KillRequest, KillTarget};
+use hull_oci_runtime::{Error as RuntimeError, Exit, ExitSource, KillRequest, KillTarget};
 
 use crate::context::Context;
 use crate::error::{Error, Result, chain};
@@ -87,7 +87,12 @@ pub(crate) async fn run(ctx: &Context, container: &Arc<Container>, operation: &O
         ContainerPhase::Created => operation.shorten(Instant::now()),
         ContainerPhase::Running => {
             let signal = container.meta.stop_signal;
-            operation.mark("container.stop.signal", send(ctx, container, signal, KillTarget::Init)).await?;
+            let sent =
+                operation.mark("container.stop.signal", send(ctx, container, signal, KillTarget::Init)).await;
+            if let Err(error) = sent {
+                tracing::warn!(container = container.id(), signal, error = %chain(&error), "stop signal not delivered");
+                operation.shorten(Instant::now());
+            }
         }
     }
     let gone = operation.mark("container.stop.grace", async {
@@ -98,7 +103,7 @@ pub(crate) async fn run(ctx: &Context, container: &Arc<Container>, operation: &O
         }
     });
     if !gone.await {
-        operation.mark("container.stop.kill", kill_until_gone(ctx, container, operation)).await?;
+        operation.finally("container.stop.kill", kill_until_gone(ctx, container, operation)).await?;
     }
     leftovers(ctx, container, operation).await
 }
@@ -109,7 +114,14 @@ async fn kill_until_gone(ctx: &Context, container: &Arc<Container>, operation: &
     let mut pause = FIRST_PAUSE;
     loop {
         if let Err(error) = send(ctx, container, SIGKILL, KillTarget::All).await {
-            tracing::warn!(container = container.id(), error = %chain(&error), "SIGKILL not delivered; trying again");
+            tracing::warn!(container = container.id(), error = %chain(&error), "SIGKILL not delivered; killing its cgroup");
+            if let Err(error) = ctx.node.kill_cgroup(&container.meta.cgroup, pause).await {
+                tracing::warn!(container = container.id(), error = %chain(&error), "its cgroup is not empty yet");
+            } else if ctx.handler(RPC, &container.meta.handler).is_err() {
+                // Its handler was configured away: nobody watches it, and its cgroup is empty.
+                let exit = Exit { code: 255, at: SystemTime::now(), oom: false, source: ExitSource::Unknown };
+                ctx.observe_container(container, |status| status.exited(exit)).await;
+            }
         }
         // Again only because a process in uninterruptible sleep, or a frozen one, may have missed it.
         if tokio::time::timeout(pause, container.exited()).await.is_ok() {
@@ -134,7 +146,7 @@ async fn leftovers(ctx: &Context, container: &Arc<Container>, operation: &Operat
         return Ok(());
     }
     let kill = ctx.node.kill_cgroup(&container.meta.cgroup, ctx.config.timeouts.stop_extra);
-    operation.mark("container.stop.leftovers", kill).await
+    operation.finally("container.stop.leftovers", kill).await
 }
 
 /// Sends a signal; "already gone" is a success.

@@ -10,11 +10,27 @@ use crate::error::{Error, Result};
 use crate::model::ContainerMeta;
 use crate::node::remove_tree;
 use crate::records::blocking;
+use crate::store::Container;
 
 const RPC: &str = "teardown of container";
 
-/// Takes away everything, the record last. Logs stay: they are the kubelet's.
-pub(crate) async fn everything(ctx: &Context, meta: &ContainerMeta) -> Result<()> {
+/// Takes away everything, the record last, and forgets the container. Logs stay: they are the kubelet's.
+pub(crate) async fn everything(ctx: &Context, container: &Container) -> Result<()> {
+    things(ctx, &container.meta).await?;
+    // No change may write the record again after its end.
+    let _order = container.writing.lock().await;
+    ctx.records.delete_container(container.id()).await?;
+    ctx.store.drop_container(container);
+    Ok(())
+}
+
+/// As [`everything`], for a record without an object.
+pub(crate) async fn by_meta(ctx: &Context, meta: &ContainerMeta) -> Result<()> {
+    things(ctx, meta).await?;
+    ctx.records.delete_container(&meta.id).await
+}
+
+async fn things(ctx: &Context, meta: &ContainerMeta) -> Result<()> {
     let mut failures = Failures::default();
     failures.note(processes(ctx, meta).await);
     failures.note(ctx.images.remove_root(&ctx.layout.container_dir(&meta.id)).await);
@@ -32,8 +48,7 @@ pub(crate) async fn everything(ctx: &Context, meta: &ContainerMeta) -> Result<()
         })
         .await,
     );
-    failures.into_result(RPC, &meta.id)?;
-    ctx.records.delete_container(&meta.id).await
+    failures.into_result(RPC, &meta.id)
 }
 
 /// Ends what lives, then has runtime and monitor forget it.
@@ -45,8 +60,12 @@ async fn processes(ctx: &Context, meta: &ContainerMeta) -> Result<()> {
     // A handler that was configured away leaves its state directory to its owner.
     if let Ok((_, handler)) = ctx.handler(RPC, &meta.handler) {
         let delete = DeleteRequest { id: meta.id.clone(), force: true };
-        failures.note(handler.runtime.delete(&delete).await);
         let monitored = ctx.store.container_exact(&meta.id).and_then(|c| c.status().monitored.clone());
+        if monitored.is_none() {
+            // A create of a dead daemon may still go on: its monitor ends before the runtime forgets.
+            failures.note(handler.monitor.remove(&meta.id, None).await);
+        }
+        failures.note(handler.runtime.delete(&delete).await);
         failures.note(handler.monitor.remove(&meta.id, monitored.as_ref()).await);
     }
     failures.into_result(RPC, &meta.id)

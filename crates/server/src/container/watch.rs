@@ -13,9 +13,9 @@ pub(crate) fn spawn(ctx: &Context, container: &Arc<Container>) {
     let Ok((_, handler)) = ctx.handler("watch", &container.meta.handler) else { return };
     let monitor = handler.monitor.clone();
     let (ctx_, container) = (ctx.clone(), container.clone());
-    ctx.tasks.spawn(async move {
+    ctx.watchers.spawn(async move {
         tokio::select! {
-            () = ctx_.shutdown.cancelled() => {}
+            () = ctx_.watch_end.cancelled() => {}
             exit = monitor.wait(&monitored) => {
                 if container.status().phase == ContainerPhase::Exited {
                     return;

@@ -14,13 +14,13 @@ use crate::spec::NodeFacts;
 
 /// A node without mounts or cgroups.
 #[derive(Debug)]
-pub(crate) struct MockNode {
+pub(crate) struct MemoryNode {
     facts: NodeFacts,
 }
 
-// === impl MockNode ===
+// === impl MemoryNode ===
 
-impl MockNode {
+impl MemoryNode {
     pub(crate) fn new() -> Result<Self> {
         Ok(Self { facts: NodeFacts::detect(hull_cgroups::Mode::V1)? })
     }
@@ -31,7 +31,7 @@ async fn point(name: &'static str) -> Result<()> {
 }
 
 #[async_trait]
-impl Node for MockNode {
+impl Node for MemoryNode {
     fn boot_id(&self) -> &str {
         "mock"
     }

@@ -15,9 +15,10 @@ use crate::error::Result;
 use crate::spec::NodeFacts;
 
 pub(crate) use linux::{LinuxNode, remove_tree};
-pub(crate) use mock::MockNode;
+pub(crate) use mock::MemoryNode;
 
 /// A narrow seam, so that the whole daemon runs on mocks without root.
+#[cfg_attr(test, mockall::automock)]
 #[async_trait]
 pub(crate) trait Node: Debug + Send + Sync {
     /// Names this boot of the kernel: what a record from another boot says about processes is void.

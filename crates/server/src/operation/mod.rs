@@ -132,8 +132,26 @@ impl Operation {
         Err(Error::Cancelled { operation, id: self.id.clone(), stage })
     }
 
-    /// As [`Operation::step`], but a cancellation does not count: for what undoes or finishes. Of its failpoint
+    /// As [`Operation::step`], but a cancellation does not count: for what ends things. Of its failpoint
     /// only delay and kill count.
+    pub(crate) async fn finally<T, E>(
+        &self,
+        stage: &'static str,
+        work: impl Future<Output = std::result::Result<T, E>>,
+    ) -> Result<T>
+    where
+        Error: From<E>,
+    {
+        let wrap = |error| Error::Step {
+            operation: self.kind.rpc(),
+            id: self.id.clone(),
+            stage,
+            cause: Box::new(Error::from(error)),
+        };
+        self.mark(stage, work).await.map_err(wrap)
+    }
+
+    /// As [`Operation::finally`], for what cannot fail or whose failure is told otherwise.
     pub(crate) async fn mark<T>(&self, stage: &'static str, work: impl Future<Output = T>) -> T {
         *lock(&self.stage) = stage;
         let _ = failpoint_async!(stage);
@@ -241,7 +259,11 @@ impl Slot {
             }
             Some(running) => {
                 let same = running.fingerprint == fingerprint;
-                admit::decide(running.kind, kind, same).with(running.clone())
+                match admit::decide(running.kind, kind, same).with(running.clone()) {
+                    // What is being undone is nobody's result.
+                    Admission::Join(running) if running.is_cancelled() => Admission::Wait(running),
+                    admission => admission,
+                }
             }
         }
     }

@@ -3,6 +3,8 @@
 //! through the OCI runtime and a monitor like any container, from a root of one file that the daemon
 //! carries in itself; pods with a pid namespace per container have none.
 
+use std::sync::Arc;
+
 use hull_conmon_client::{CreateRequest, Monitored, Stdio};
 use hull_netns::PodNamespaces;
 use hull_oci_runtime::DeleteRequest;
@@ -12,8 +14,10 @@ use crate::error::{Error, Result};
 use crate::layout::make_dir;
 use crate::model::SandboxMeta;
 use crate::records::blocking;
+use crate::sandbox::stop;
 use crate::spec::namespaces::{PidNamespace, pod_pid_namespace};
 use crate::spec::{HandlerFacts, PauseInput, pause_spec};
+use crate::store::Sandbox;
 
 /// Whether the pod shares a pid namespace of its own.
 pub(crate) fn is_needed(meta: &SandboxMeta) -> bool {
@@ -74,6 +78,37 @@ pub(crate) async fn start(ctx: &Context, meta: &SandboxMeta) -> Result<Monitored
     let monitored = handler.monitor.create(&create).await?;
     handler.runtime.start(&meta.id).await?;
     Ok(monitored)
+}
+
+/// Whether it lives, or is not needed.
+pub(crate) fn is_intact(ctx: &Context, sandbox: &Sandbox) -> bool {
+    if !is_needed(&sandbox.meta) {
+        return true;
+    }
+    let status = sandbox.status();
+    let (Some(pause), Ok((_, handler))) = (&status.pause, ctx.handler("pause", &sandbox.meta.handler)) else {
+        return false;
+    };
+    handler.monitor.is_alive(pause)
+}
+
+/// A pod whose pause ends has lost its pid namespace, and with it every process: it is stopped, so that
+/// the kubelet makes another.
+pub(crate) fn watch(ctx: &Context, sandbox: &Arc<Sandbox>) {
+    let Some(pause) = sandbox.status().pause.clone() else { return };
+    let Ok((_, handler)) = ctx.handler("pause", &sandbox.meta.handler) else { return };
+    let monitor = handler.monitor.clone();
+    let (ctx_, sandbox) = (ctx.clone(), sandbox.clone());
+    ctx.watchers.spawn(async move {
+        tokio::select! {
+            () = ctx_.watch_end.cancelled() => return,
+            _ = monitor.wait(&pause) => {}
+        }
+        if sandbox.is_ready() {
+            tracing::warn!(sandbox = sandbox.id(), "the pod's pause ended: stopping the pod");
+            let _ = stop::stop(&ctx_, sandbox.id()).await;
+        }
+    });
 }
 
 /// Ends it and has runtime and monitor forget it. Idempotent, also where there never was one.

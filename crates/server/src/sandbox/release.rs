@@ -20,6 +20,11 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 pub(crate) async fn detach(ctx: &Context, sandbox_id: &str) -> Result<()> {
     let Some(record) = ctx.records.attachment(sandbox_id).await? else { return Ok(()) };
     if record.releasing {
+        let known =
+            ctx.ledger.lock().unwrap_or_else(std::sync::PoisonError::into_inner).contains_key(sandbox_id);
+        if !known {
+            retry(ctx, record);
+        }
         return Ok(());
     }
     match attempt(ctx, &record).await {

@@ -65,9 +65,8 @@ fn spawn(ctx: &Context, sandbox: Arc<Sandbox>, operation: Arc<Operation>) {
 
 async fn run(ctx: &Context, sandbox: &Arc<Sandbox>, operation: &Operation) -> Result<()> {
     stop::run(ctx, sandbox, operation, Duration::ZERO).await?;
-    operation.mark("sandbox.remove.containers", remove_containers(ctx, sandbox.id())).await?;
-    operation.mark("sandbox.remove.everything", teardown::everything(ctx, sandbox)).await?;
-    ctx.store.drop_sandbox(sandbox);
+    operation.finally("sandbox.remove.containers", remove_containers(ctx, sandbox.id())).await?;
+    operation.finally("sandbox.remove.everything", teardown::everything(ctx, sandbox)).await?;
     ctx.events.sandbox_deleted(ctx, sandbox);
     Ok(())
 }

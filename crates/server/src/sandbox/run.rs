@@ -11,6 +11,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use hull_cri_api::v1;
@@ -81,9 +82,7 @@ async fn settle(ctx: &Context, sandbox: &Arc<Sandbox>, fingerprint: &str) -> Res
     let status = sandbox.status();
     let same = sandbox.fingerprint == fingerprint && status.phase == SandboxPhase::Ready;
     if same {
-        if !status.claimed {
-            claim(ctx, sandbox).await?;
-        }
+        claim(ctx, sandbox).await?;
         return Ok(Some(sandbox.id().to_owned()));
     }
     if !status.claimed {
@@ -109,19 +108,24 @@ async fn tell(ctx: &Context, sandbox: Arc<Sandbox>, waiter: Waiter) -> Result<St
     let guard = Untold { ctx: ctx.clone(), sandbox: sandbox.clone(), waiter: Some(waiter) };
     if let Some(waiter) = &guard.waiter {
         waiter.outcome().await.map_err(Error::Shared)?;
-        if !sandbox.status().claimed {
-            claim(ctx, &sandbox).await?;
-        }
+        claim(ctx, &sandbox).await?;
         waiter.deliver();
     }
     Ok(sandbox.id().to_owned())
 }
 
-/// In a task of its own: a caller that leaves does not tear the write apart from its publication.
-async fn claim(ctx: &Context, sandbox: &Arc<Sandbox>) -> Result<()> {
+/// Makes it somebody's, whatever an [`unclaim`] that is under way is about to do. In a task of its own:
+/// a caller that leaves does not tear the write apart from its publication.
+pub(crate) async fn claim(ctx: &Context, sandbox: &Arc<Sandbox>) -> Result<()> {
     let (ctx, sandbox_) = (ctx.clone(), sandbox.clone());
-    let claimed =
-        ctx.tasks.clone().spawn(async move { ctx.change_sandbox(&sandbox_, |s| s.claimed = true).await });
+    let claimed = ctx.tasks.clone().spawn(async move {
+        let told = || sandbox_.told.store(true, Ordering::SeqCst);
+        ctx.change_sandbox(&sandbox_, |status| {
+            told();
+            status.claimed = true;
+        })
+        .await
+    });
     claimed.await.unwrap_or_else(|_| Err(Error::Lost { operation: RPC, id: sandbox.id().to_owned() }))
 }
 
@@ -137,6 +141,7 @@ impl Drop for Untold {
         let operation = waiter.operation().clone();
         drop(waiter);
         if operation.ended_well_untold() {
+            self.sandbox.told.store(false, Ordering::SeqCst);
             unclaim(&self.ctx, &self.sandbox);
         }
     }
@@ -146,7 +151,7 @@ impl Drop for Untold {
 pub(crate) fn unclaim(ctx: &Context, sandbox: &Arc<Sandbox>) {
     let (ctx_, sandbox) = (ctx.clone(), sandbox.clone());
     ctx.tasks.spawn(async move {
-        if let Err(error) = ctx_.change_sandbox(&sandbox, |status| status.claimed = false).await {
+        if let Err(error) = ctx_.change_sandbox(&sandbox, |s| s.claimed = sandbox.told.load(Ordering::SeqCst)).await {
             tracing::warn!(sandbox = sandbox.id(), error = %crate::error::chain(&error), "cannot hide an unclaimed sandbox");
         }
         expire(&ctx_, &sandbox);
@@ -180,7 +185,13 @@ fn plan(
     let cgroup_parent =
         if parent.is_empty() { PathBuf::from("/hull").join(&id) } else { request::cgroup_parent(parent)? };
     let mut meta = SandboxMeta {
-        owns_cgroup_parent: parent.is_empty() || !ctx.node.cgroup_exists(&cgroup_parent),
+        owns_cgroup_parent: parent.is_empty(),
+        made_cgroup: cgroup_parent
+            .ancestors()
+            .filter(|path| *path != std::path::Path::new("/"))
+            .take_while(|path| !parent.is_empty() && !ctx.node.cgroup_exists(path))
+            .last()
+            .map(std::path::Path::to_path_buf),
         handler,
         requested_handler: requested.to_owned(),
         config: config.clone(),
@@ -211,8 +222,7 @@ fn spawn(ctx: &Context, sandbox: Arc<Sandbox>, operation: Arc<Operation>) {
 async fn make_or_undo(ctx: Context, sandbox: Arc<Sandbox>, operation: Arc<Operation>) -> Result<()> {
     let result = make(&ctx, &sandbox, &operation).await;
     if let Err(error) = result {
-        let undo = operation.mark("undo", teardown::everything(&ctx, &sandbox)).await;
-        ctx.store.drop_sandbox(&sandbox);
+        let undo = operation.mark("undo", undo(&ctx, &sandbox)).await;
         if let Err(undo) = undo {
             // The record stays: the next start tries again.
             tracing::warn!(sandbox = sandbox.id(), error = %crate::error::chain(&undo), "undo is not complete");
@@ -220,6 +230,20 @@ async fn make_or_undo(ctx: Context, sandbox: Arc<Sandbox>, operation: Arc<Operat
         return Err(error);
     }
     Ok(())
+}
+
+/// A daemon that dies in between must find a record that says so; a failed undo leaves that record, and
+/// the next start tries again.
+async fn undo(ctx: &Context, sandbox: &Arc<Sandbox>) -> Result<()> {
+    let unmade = ctx
+        .change_sandbox(sandbox, |status| {
+            status.phase = SandboxPhase::Creating;
+            status.claimed = false;
+        })
+        .await;
+    let undone = teardown::everything(ctx, sandbox).await;
+    ctx.store.drop_sandbox(sandbox);
+    unmade.and(undone)
 }
 
 async fn make(ctx: &Context, sandbox: &Arc<Sandbox>, operation: &Operation) -> Result<()> {
@@ -251,7 +275,9 @@ async fn make(ctx: &Context, sandbox: &Arc<Sandbox>, operation: &Operation) -> R
         status.claimed = operation.has_waiters() && !operation.is_cancelled();
         *current = status;
     });
-    operation.step("sandbox.run.ready", ready).await
+    operation.step("sandbox.run.ready", ready).await?;
+    pause::watch(ctx, sandbox);
+    Ok(())
 }
 
 fn namespaces(meta: &SandboxMeta) -> hull_netns::CreateRequest {

@@ -67,14 +67,14 @@ pub(crate) async fn run(
         status.phase = SandboxPhase::Stopping;
         sandbox.publish(status);
     }
-    operation.mark("sandbox.stop.containers", stop_containers(ctx, sandbox.id(), grace)).await?;
-    operation.mark("sandbox.stop.resources", teardown::resources(ctx, &sandbox.meta)).await?;
+    operation.finally("sandbox.stop.containers", stop_containers(ctx, sandbox.id(), grace)).await?;
+    operation.finally("sandbox.stop.resources", teardown::resources(ctx, &sandbox.meta)).await?;
     let stopped = ctx.change_sandbox(sandbox, |status| {
         status.phase = SandboxPhase::NotReady;
         status.pause = None;
         status.namespaces = hull_netns::PodNamespaces::default();
     });
-    operation.mark("sandbox.stop.done", stopped).await
+    operation.finally("sandbox.stop.done", stopped).await
 }
 
 /// All of them side by side; creations are cancelled and undone, every failure is reported.

@@ -23,17 +23,31 @@ pub(crate) async fn resources(ctx: &Context, meta: &SandboxMeta) -> Result<()> {
     failures.into_result("teardown of pod sandbox", &meta.id)
 }
 
-/// Takes away everything, the record last. The sandbox has no containers any more.
+/// Takes away everything, the record last, and forgets the sandbox. It has no containers any more.
 pub(crate) async fn everything(ctx: &Context, sandbox: &Arc<Sandbox>) -> Result<()> {
-    by_meta(ctx, &sandbox.meta).await
+    things(ctx, &sandbox.meta).await?;
+    // No change may write the record again after its end.
+    let _order = sandbox.writing.lock().await;
+    ctx.records.delete_sandbox(sandbox.id()).await?;
+    ctx.store.drop_sandbox(sandbox);
+    Ok(())
 }
 
 /// As [`everything`], for a record without an object.
 pub(crate) async fn by_meta(ctx: &Context, meta: &SandboxMeta) -> Result<()> {
+    things(ctx, meta).await?;
+    ctx.records.delete_sandbox(&meta.id).await
+}
+
+async fn things(ctx: &Context, meta: &SandboxMeta) -> Result<()> {
     let mut failures = Failures::default();
     failures.note(resources(ctx, meta).await);
     if meta.owns_cgroup_parent {
         failures.note(cgroups(ctx, meta).await);
+    } else if let Some(made) = &meta.made_cgroup {
+        for cgroup in meta.cgroup_parent.ancestors().take_while(|path| path.starts_with(made)) {
+            ctx.node.prune_cgroup(cgroup).await;
+        }
     }
     let dirs = [ctx.layout.sandbox_dir(&meta.id), ctx.layout.default_log_dir(&meta.id)];
     let shm = ctx.layout.shm(&meta.id);
@@ -54,8 +68,7 @@ pub(crate) async fn by_meta(ctx: &Context, meta: &SandboxMeta) -> Result<()> {
         })
         .await,
     );
-    failures.into_result("teardown of pod sandbox", &meta.id)?;
-    ctx.records.delete_sandbox(&meta.id).await
+    failures.into_result("teardown of pod sandbox", &meta.id)
 }
 
 async fn cgroups(ctx: &Context, meta: &SandboxMeta) -> Result<()> {
@@ -66,4 +79,91 @@ async fn cgroups(ctx: &Context, meta: &SandboxMeta) -> Result<()> {
         ctx.node.prune_cgroup(above).await;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+    use std::time::SystemTime;
+
+    use mockall::predicate::eq;
+
+    use super::*;
+    use crate::backends::Backends;
+    use crate::config::Config;
+    use crate::context::Daemon;
+    use crate::layout::Layout;
+    use crate::node::MockNode;
+
+    /// A pod whose teardown meets this node; everything else is a mock.
+    async fn teardown(owns: bool, made: Option<&str>, parent: &str, node: MockNode) {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config::mock(dir.path());
+        let layout = Layout { root: config.root.clone(), run_root: config.run_root.clone() };
+        layout.make().unwrap();
+        let mut backends = Backends::open(&config).await.unwrap();
+        backends.node = Arc::new(node);
+        let ctx = Arc::new(Daemon::new(config, layout, backends).unwrap());
+        let meta = SandboxMeta {
+            id: "a".repeat(64),
+            handler: "mock".into(),
+            requested_handler: String::new(),
+            config: hull_cri_api::v1::PodSandboxConfig {
+                linux: Some(hull_cri_api::v1::LinuxPodSandboxConfig {
+                    security_context: Some(hull_cri_api::v1::LinuxSandboxSecurityContext {
+                        namespace_options: Some(hull_cri_api::v1::NamespaceOption {
+                            pid: 1,
+                            ..Default::default()
+                        }),
+                        ..Default::default()
+                    }),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            },
+            created_at: SystemTime::now(),
+            cgroup_parent: PathBuf::from(parent),
+            owns_cgroup_parent: owns,
+            made_cgroup: made.map(PathBuf::from),
+            hostname: String::new(),
+        };
+        by_meta(&ctx, &meta).await.unwrap();
+    }
+
+    fn node() -> MockNode {
+        let mut node = MockNode::new();
+        node.expect_unmount().returning(|_| Ok(()));
+        node
+    }
+
+    #[tokio::test]
+    async fn a_named_parent_may_hold_other_pods_and_is_never_killed() {
+        let mut node = node();
+        node.expect_kill_cgroup().never();
+        node.expect_remove_cgroup().never();
+        node.expect_prune_cgroup().with(eq(Path::new("/x/y/z"))).once().return_const(());
+        node.expect_prune_cgroup().with(eq(Path::new("/x/y"))).once().return_const(());
+        teardown(false, Some("/x/y"), "/x/y/z", node).await;
+    }
+
+    #[tokio::test]
+    async fn a_parent_that_was_there_before_is_left_alone() {
+        let mut node = node();
+        node.expect_kill_cgroup().never();
+        node.expect_remove_cgroup().never();
+        node.expect_prune_cgroup().never();
+        teardown(false, None, "/kubepods/burstable/pod1", node).await;
+    }
+
+    #[tokio::test]
+    async fn the_pods_own_parent_goes_with_all_that_is_in_it() {
+        let mut node = node();
+        node.expect_kill_cgroup()
+            .with(eq(Path::new("/hull/a")), mockall::predicate::always())
+            .once()
+            .returning(|_, _| Ok(()));
+        node.expect_remove_cgroup().with(eq(Path::new("/hull/a"))).once().returning(|_| Ok(()));
+        node.expect_prune_cgroup().with(eq(Path::new("/hull"))).once().return_const(());
+        teardown(true, None, "/hull/a", node).await;
+    }
 }
