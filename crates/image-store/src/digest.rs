@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 pub struct Digest(String);
 
 /// The digest of some bytes as text.
+#[cfg(any(test, feature = "contract"))]
 pub(crate) fn sha256_text(bytes: &[u8]) -> String {
     Digest::of(bytes).to_string()
 }

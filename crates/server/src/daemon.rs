@@ -67,15 +67,7 @@ impl Server {
         let listener = bind(&listen).await?;
         let stop_serving = CancellationToken::new();
         let serving = tokio::spawn(serve(ctx.clone(), listener, stop_serving.clone()));
-        Ok(Self {
-            ctx,
-            mocks,
-            cni,
-            serving,
-            stop_serving,
-            listen,
-            _locks: locks,
-        })
+        Ok(Self { ctx, mocks, cni, serving, stop_serving, listen, _locks: locks })
     }
 
     /// Starts a daemon on mock backends with everything it writes below `dir`: a whole CRI server for

@@ -21,6 +21,7 @@
 //! ```
 
 mod backends;
+mod claim;
 pub mod config;
 mod container;
 mod context;

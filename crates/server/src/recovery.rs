@@ -21,6 +21,7 @@ use std::time::{Duration, SystemTime};
 use hull_oci_runtime::{Exit, ExitSource, RuntimeStatus};
 use tokio::task::JoinSet;
 
+use crate::claim;
 use crate::container;
 use crate::context::Context;
 use crate::error::{Result, chain};
@@ -84,7 +85,7 @@ async fn container_record(ctx: Context, record: ContainerRecord) {
         }
     }
     if !container.status().claimed {
-        container::create::expire(&ctx, &container);
+        claim::expire(&ctx, &container);
     }
 }
 
@@ -144,7 +145,7 @@ async fn sandbox_record(ctx: Context, record: SandboxRecord) {
     let sandbox = Sandbox::new(meta, fingerprint, status);
     ctx.store.adopt_sandbox(sandbox.clone());
     if !sandbox.status().claimed {
-        sandbox::run::expire(&ctx, &sandbox);
+        claim::expire(&ctx, &sandbox);
     }
     let phase = sandbox.status().phase;
     let lost = phase == SandboxPhase::Ready

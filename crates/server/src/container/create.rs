@@ -3,20 +3,22 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::AtomicBool;
 use std::time::SystemTime;
 
+use async_trait::async_trait;
 use hull_cri_api::v1;
 use hull_image_store::Image;
 
+use crate::claim::{self, Claimable, Decide};
 use crate::container::{make, remove, request};
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::id;
 use crate::model::{ContainerKey, ContainerMeta, ContainerPhase, ContainerStatus};
-use crate::operation::{Admission, Operation, Waiter};
+use crate::operation::{Admission, Operation};
 use crate::sandbox::request::invalid;
-use crate::sandbox::run::{self, log_directory};
+use crate::sandbox::run::log_directory;
 use crate::store::{Container, Found, Sandbox};
 
 const RPC: &str = "CreateContainer";
@@ -31,7 +33,7 @@ pub(crate) async fn create(ctx: &Context, request: v1::CreateContainerRequest) -
         .ok_or_else(|| Error::NotFound { kind: "pod sandbox", id: request.pod_sandbox_id.clone() })?;
     if !sandbox.status().claimed {
         // Who knows the id has it from us.
-        run::claim(ctx, &sandbox).await?;
+        claim::claim(ctx, &sandbox).await?;
     }
     let metadata = config.metadata.clone().unwrap_or_default();
     let key =
@@ -48,12 +50,12 @@ pub(crate) async fn create(ctx: &Context, request: v1::CreateContainerRequest) -
             Found::New(container, Admission::Run(operation)) => {
                 let waiter = operation.waiter();
                 spawn(ctx, &sandbox, container.clone(), operation);
-                return tell(ctx, container, waiter).await;
+                return claim::tell(ctx, container, waiter).await;
             }
             Found::New(_, _) => return Err(Error::Lost { operation: RPC, id: key.name }),
             Found::Busy(container, Admission::Join(operation)) => {
                 let waiter = operation.waiter();
-                return tell(ctx, container, waiter).await;
+                return claim::tell(ctx, container, waiter).await;
             }
             Found::Busy(_, Admission::Cancel(operation)) => {
                 operation.cancel();
@@ -104,7 +106,7 @@ async fn settle(ctx: &Context, container: &Arc<Container>, fingerprint: &str) ->
     let status = container.status();
     let alive = matches!(status.phase, ContainerPhase::Created | ContainerPhase::Running);
     if alive && container.fingerprint == fingerprint {
-        claim(ctx, container).await?;
+        claim::claim(ctx, container).await?;
         return Ok(Some(container.id().to_owned()));
     }
     if !status.claimed {
@@ -121,68 +123,27 @@ async fn settle(ctx: &Context, container: &Arc<Container>, fingerprint: &str) ->
     })
 }
 
-/// Waits for the outcome and tells the caller. A caller that leaves before makes the container unclaimed.
-async fn tell(ctx: &Context, container: Arc<Container>, waiter: Waiter) -> Result<String> {
-    let guard = Untold { ctx: ctx.clone(), container: container.clone(), waiter: Some(waiter) };
-    if let Some(waiter) = &guard.waiter {
-        waiter.outcome().await.map_err(Error::Shared)?;
-        claim(ctx, &container).await?;
-        waiter.deliver();
+#[async_trait]
+impl Claimable for Container {
+    fn id(&self) -> &str {
+        self.id()
     }
-    Ok(container.id().to_owned())
-}
 
-/// In a task of its own: a caller that leaves does not tear the write apart from its publication.
-pub(crate) async fn claim(ctx: &Context, container: &Arc<Container>) -> Result<()> {
-    let (ctx, container_) = (ctx.clone(), container.clone());
-    let claimed =
-        ctx.tasks.clone().spawn(async move { ctx.change_container(&container_, |s| s.claimed = true).await });
-    claimed.await.unwrap_or_else(|_| Err(Error::Lost { operation: RPC, id: container.id().to_owned() }))
-}
-
-struct Untold {
-    ctx: Context,
-    container: Arc<Container>,
-    waiter: Option<Waiter>,
-}
-
-impl Drop for Untold {
-    fn drop(&mut self) {
-        let Some(waiter) = self.waiter.take() else { return };
-        let operation = waiter.operation().clone();
-        drop(waiter);
-        if operation.ended_well_untold() {
-            self.container.told.store(false, Ordering::SeqCst);
-            unclaim(&self.ctx, &self.container);
-        }
+    fn told(&self) -> &AtomicBool {
+        &self.told
     }
-}
 
-/// Hides a container whose id reached nobody: a visible one in state CREATED would make the kubelet
-/// create the next attempt.
-pub(crate) fn unclaim(ctx: &Context, container: &Arc<Container>) {
-    let (ctx_, container) = (ctx.clone(), container.clone());
-    ctx.tasks.spawn(async move {
-        if let Err(error) = ctx_.change_container(&container, |s| s.claimed = container.told.load(Ordering::SeqCst)).await {
-            tracing::warn!(container = container.id(), error = %crate::error::chain(&error), "cannot hide an unclaimed container");
-        }
-        expire(&ctx_, &container);
-    });
-}
+    fn is_claimed(&self) -> bool {
+        self.status().claimed
+    }
 
-/// Undoes an unclaimed container when its time is over.
-pub(crate) fn expire(ctx: &Context, container: &Arc<Container>) {
-    let (ctx_, container) = (ctx.clone(), container.clone());
-    ctx.tasks.spawn(async move {
-        tokio::select! {
-            () = ctx_.shutdown.cancelled() => return,
-            () = tokio::time::sleep(ctx_.config.timeouts.unclaimed) => {}
-        }
-        if !container.status().claimed {
-            tracing::info!(container = container.id(), "nobody asked for it again: undoing it");
-            let _ = remove::remove_object(&ctx_, &container).await;
-        }
-    });
+    async fn set_claimed(&self, ctx: &Context, decide: Decide) -> Result<()> {
+        ctx.change_container(self, |status| status.claimed = decide(&self.told)).await
+    }
+
+    async fn undo(self: Arc<Self>, ctx: &Context) -> Result<()> {
+        remove::remove_object(ctx, &self).await
+    }
 }
 
 /// What never changes of the new container.
@@ -220,7 +181,7 @@ fn spawn(ctx: &Context, sandbox: &Arc<Sandbox>, container: Arc<Container>, opera
         let made = outcome.is_ok();
         container.slot.finish(&operation_, outcome);
         if made && operation_.ended_well_untold() {
-            unclaim(&ctx_, &container);
+            claim::unclaim(&ctx_, &container);
         }
     });
 }

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use hull_oci_runtime::{Exit, ExitSource, KillRequest, KillTarget};
 
-use crate::container::create;
+use crate::claim;
 use crate::context::{Context, Handler};
 use crate::error::{Error, Result, chain};
 use crate::model::{ContainerPhase, StartFailure};
@@ -24,7 +24,7 @@ pub(crate) async fn start(ctx: &Context, id: &str) -> Result<()> {
         ctx.store.container(id)?.ok_or_else(|| Error::NotFound { kind: "container", id: id.to_owned() })?;
     if !container.status().claimed {
         // Who knows the id has it from us.
-        create::claim(ctx, &container).await?;
+        claim::claim(ctx, &container).await?;
     }
     loop {
         match container.slot.admit(OpKind::StartContainer, container.id(), "") {

@@ -11,20 +11,22 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime};
 
+use async_trait::async_trait;
 use hull_cri_api::v1;
 use hull_failpoint::failpoint;
 use hull_netns::PodNamespaces;
 use hull_pod_network::NetworkStatus;
 
+use crate::claim::{self, Claimable, Decide};
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::id;
 use crate::layout::make_dir;
 use crate::model::{AttachmentRecord, SandboxMeta, SandboxPhase, SandboxStatus};
-use crate::operation::{Admission, Operation, Waiter};
+use crate::operation::{Admission, Operation};
 use crate::records::blocking;
 use crate::sandbox::{pause, release, remove, request, teardown};
 use crate::store::{Found, Sandbox};
@@ -48,12 +50,12 @@ pub(crate) async fn run(ctx: &Context, request: v1::RunPodSandboxRequest) -> Res
             Found::New(sandbox, Admission::Run(operation)) => {
                 let waiter = operation.waiter();
                 spawn(ctx, sandbox.clone(), operation);
-                return tell(ctx, sandbox, waiter).await;
+                return claim::tell(ctx, sandbox, waiter).await;
             }
             Found::New(_, _) => return Err(Error::Lost { operation: RPC, id: key.name }),
             Found::Busy(sandbox, Admission::Join(operation)) => {
                 let waiter = operation.waiter();
-                return tell(ctx, sandbox, waiter).await;
+                return claim::tell(ctx, sandbox, waiter).await;
             }
             Found::Busy(_, Admission::Cancel(operation)) => {
                 operation.cancel();
@@ -82,7 +84,7 @@ async fn settle(ctx: &Context, sandbox: &Arc<Sandbox>, fingerprint: &str) -> Res
     let status = sandbox.status();
     let same = sandbox.fingerprint == fingerprint && status.phase == SandboxPhase::Ready;
     if same {
-        claim(ctx, sandbox).await?;
+        claim::claim(ctx, sandbox).await?;
         return Ok(Some(sandbox.id().to_owned()));
     }
     if !status.claimed {
@@ -103,74 +105,27 @@ async fn settle(ctx: &Context, sandbox: &Arc<Sandbox>, fingerprint: &str) -> Res
     })
 }
 
-/// Waits for the outcome and tells the caller. A caller that leaves before makes the sandbox unclaimed.
-async fn tell(ctx: &Context, sandbox: Arc<Sandbox>, waiter: Waiter) -> Result<String> {
-    let guard = Untold { ctx: ctx.clone(), sandbox: sandbox.clone(), waiter: Some(waiter) };
-    if let Some(waiter) = &guard.waiter {
-        waiter.outcome().await.map_err(Error::Shared)?;
-        claim(ctx, &sandbox).await?;
-        waiter.deliver();
+#[async_trait]
+impl Claimable for Sandbox {
+    fn id(&self) -> &str {
+        self.id()
     }
-    Ok(sandbox.id().to_owned())
-}
 
-/// Makes it somebody's, whatever an [`unclaim`] that is under way is about to do. In a task of its own:
-/// a caller that leaves does not tear the write apart from its publication.
-pub(crate) async fn claim(ctx: &Context, sandbox: &Arc<Sandbox>) -> Result<()> {
-    let (ctx, sandbox_) = (ctx.clone(), sandbox.clone());
-    let claimed = ctx.tasks.clone().spawn(async move {
-        let told = || sandbox_.told.store(true, Ordering::SeqCst);
-        ctx.change_sandbox(&sandbox_, |status| {
-            told();
-            status.claimed = true;
-        })
-        .await
-    });
-    claimed.await.unwrap_or_else(|_| Err(Error::Lost { operation: RPC, id: sandbox.id().to_owned() }))
-}
-
-struct Untold {
-    ctx: Context,
-    sandbox: Arc<Sandbox>,
-    waiter: Option<Waiter>,
-}
-
-impl Drop for Untold {
-    fn drop(&mut self) {
-        let Some(waiter) = self.waiter.take() else { return };
-        let operation = waiter.operation().clone();
-        drop(waiter);
-        if operation.ended_well_untold() {
-            self.sandbox.told.store(false, Ordering::SeqCst);
-            unclaim(&self.ctx, &self.sandbox);
-        }
+    fn told(&self) -> &AtomicBool {
+        &self.told
     }
-}
 
-/// Hides a sandbox whose id reached nobody, until its request comes again or its time is over.
-pub(crate) fn unclaim(ctx: &Context, sandbox: &Arc<Sandbox>) {
-    let (ctx_, sandbox) = (ctx.clone(), sandbox.clone());
-    ctx.tasks.spawn(async move {
-        if let Err(error) = ctx_.change_sandbox(&sandbox, |s| s.claimed = sandbox.told.load(Ordering::SeqCst)).await {
-            tracing::warn!(sandbox = sandbox.id(), error = %crate::error::chain(&error), "cannot hide an unclaimed sandbox");
-        }
-        expire(&ctx_, &sandbox);
-    });
-}
+    fn is_claimed(&self) -> bool {
+        self.status().claimed
+    }
 
-/// Undoes an unclaimed sandbox when its time is over.
-pub(crate) fn expire(ctx: &Context, sandbox: &Arc<Sandbox>) {
-    let (ctx_, sandbox) = (ctx.clone(), sandbox.clone());
-    ctx.tasks.spawn(async move {
-        tokio::select! {
-            () = ctx_.shutdown.cancelled() => return,
-            () = tokio::time::sleep(ctx_.config.timeouts.unclaimed) => {}
-        }
-        if !sandbox.status().claimed {
-            tracing::info!(sandbox = sandbox.id(), "nobody asked for it again: undoing it");
-            let _ = remove::remove(&ctx_, sandbox.id()).await;
-        }
-    });
+    async fn set_claimed(&self, ctx: &Context, decide: Decide) -> Result<()> {
+        ctx.change_sandbox(self, |status| status.claimed = decide(&self.told)).await
+    }
+
+    async fn undo(self: Arc<Self>, ctx: &Context) -> Result<()> {
+        remove::remove(ctx, self.id()).await
+    }
 }
 
 /// What never changes of the new sandbox.
@@ -214,7 +169,7 @@ fn spawn(ctx: &Context, sandbox: Arc<Sandbox>, operation: Arc<Operation>) {
         let made = outcome.is_ok();
         sandbox.slot.finish(&operation_, outcome);
         if made && operation_.ended_well_untold() {
-            unclaim(&ctx_, &sandbox);
+            claim::unclaim(&ctx_, &sandbox);
         }
     });
 }
