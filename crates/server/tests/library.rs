@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The daemon as a library: a whole CRI server inside a test, started with one call.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
+
 use std::time::Duration;
 
 use hull_cri_api::v1::runtime_service_client::RuntimeServiceClient;

@@ -158,12 +158,10 @@ fn namespaces(linux: &v1::LinuxPodSandboxConfig) -> Result<()> {
     if mode("pid", options.pid)? == v1::NamespaceMode::Target {
         return Err(invalid(OPERATION, &format!("{field}.pid"), "TARGET is for containers"));
     }
-    if let Some(user) = &options.userns_options {
-        if mode("userns_options.mode", user.mode)? != v1::NamespaceMode::Node {
-            return Err(Error::Unimplemented {
-                what: "RunPodSandbox: user namespaces (userns_options)".into(),
-            });
-        }
+    if let Some(user) = &options.userns_options
+        && mode("userns_options.mode", user.mode)? != v1::NamespaceMode::Node
+    {
+        return Err(Error::Unimplemented { what: "RunPodSandbox: user namespaces (userns_options)".into() });
     }
     Ok(())
 }
