@@ -187,9 +187,9 @@ async fn lists_are_filtered_by_id_state_pod_and_labels() {
     };
     let label = |key: &str, value: &str| HashMap::from([(key.to_owned(), value.to_owned())]);
     let by_id = PodSandboxFilter { id: first[..13].to_owned(), ..PodSandboxFilter::default() };
-    assert_eq!(pods(by_id).await, [first.clone()]);
+    assert_eq!(pods(by_id).await, std::slice::from_ref(&first));
     let by_label = PodSandboxFilter { label_selector: label("app", "second"), ..PodSandboxFilter::default() };
-    assert_eq!(pods(by_label).await, [second.clone()]);
+    assert_eq!(pods(by_label).await, std::slice::from_ref(&second));
     let not_ready = PodSandboxStateValue { state: PodSandboxState::SandboxNotready as i32 };
     let by_state = PodSandboxFilter { state: Some(not_ready), ..PodSandboxFilter::default() };
     assert!(pods(by_state).await.is_empty());
@@ -205,7 +205,7 @@ async fn lists_are_filtered_by_id_state_pod_and_labels() {
     assert_eq!(containers(by_pod).await, [main]);
     let created = ContainerStateValue { state: ContainerState::ContainerCreated as i32 };
     let by_state = ContainerFilter { state: Some(created), ..ContainerFilter::default() };
-    assert_eq!(containers(by_state).await, [extra.clone()]);
+    assert_eq!(containers(by_state).await, std::slice::from_ref(&extra));
     let selector = label("io.kubernetes.container.name", "extra");
     let by_label = ContainerFilter { label_selector: selector, ..ContainerFilter::default() };
     assert_eq!(containers(by_label).await, [extra]);
@@ -273,7 +273,7 @@ async fn a_retry_joins_the_pod_that_is_being_made() {
     let (first, second) = (first.unwrap(), second.unwrap());
     assert_eq!(first, second);
     let listed: Vec<_> = cri.pods().await.unwrap().into_iter().map(|item| item.id).collect();
-    assert_eq!(listed, [first.clone()]);
+    assert_eq!(listed, std::slice::from_ref(&first));
     // And one that comes when all is done.
     assert_eq!(cri.run_pod(&pod.config, "").await.unwrap(), first);
     cri.remove_pod(&first).await.unwrap();
