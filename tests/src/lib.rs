@@ -74,9 +74,14 @@ pub fn uid() -> u32 {
 
 /// Says that one check passed on a real runtime; `cargo xtask test` counts these lines.
 ///
-/// Written past libtest's capture, which hides what passing tests print.
+/// Written past libtest's capture, which hides what passing tests print, as is [`say`]'s.
 pub fn real_runtime_ok(handler: &str, name: &str) {
-    let _ = writeln!(std::io::stdout(), "real-runtime: {handler} ok {name}");
+    say(&format!("real-runtime: {handler} ok {name}"));
+}
+
+/// Says what a reader of the results wants to know of a test that passed: a measurement, a table.
+pub fn say(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
 }
 
 /// A number that no other call in any process of this machine gives: for names of links, cgroups, uids.

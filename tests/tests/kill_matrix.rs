@@ -9,13 +9,7 @@
 //! 2. for each (call, phase, point, nth hit): a fresh daemon, the life up to the call, kill at the point,
 //!    restart, the call again as the kubelet would, the rest of the life, a census
 //! ```
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "tests"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -339,7 +333,11 @@ async fn the_daemon_may_die_at_every_point() {
         let _ = writeln!(table, "{call:<28} {:<32} hit {}  {outcome}", case.point, case.nth);
     }
     let failed = results.iter().filter(|(_, result)| result.is_err()).count();
-    println!("{table}{} points, {} deaths, {failed} failed", distinct(&cases), results.len());
+    hull_tests::say(&format!(
+        "{table}{} points, {} deaths, {failed} failed",
+        distinct(&cases),
+        results.len()
+    ));
     assert_eq!(results.len(), cases.len());
     assert_eq!(failed, 0, "\n{table}");
 }

@@ -313,7 +313,8 @@ async fn ten_pods_cost_little_and_idle_costs_nothing() {
     let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     let rss: u64 = rss.split_whitespace().next().unwrap().parse().unwrap();
     let build = if release.is_some() { "release" } else { "debug" };
-    eprintln!("{build} build, 10 pods: {:.1} MB resident, {woken} wake-ups in 5 s", rss as f64 / 1024.0);
+    let megabytes = rss as f64 / 1024.0;
+    hull_tests::say(&format!("{build} build, 10 pods: {megabytes:.1} MB resident, {woken} wake-ups in 5 s"));
     // A debug build is measured for the record alone: `cargo xtask test` hands over the other.
     if release.is_some() {
         assert!(rss <= 15 * 1024, "{rss} kB resident");

@@ -270,6 +270,7 @@ fn release_daemon(root: &Path) -> Result<PathBuf> {
     command.current_dir(root).args([
         "build",
         "--release",
+        "--quiet",
         "--package",
         "hull-server",
         "--bin",
