@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use crate::run;
 
@@ -29,6 +30,17 @@ impl Census {
         census.processes();
         census.firewall();
         census
+    }
+
+    /// Counts until nothing differs from `before`, at most for some seconds: what a suite has killed needs a
+    /// moment to be gone.
+    pub(crate) fn settle(before: &Self) -> Vec<String> {
+        let mut difference = Vec::new();
+        run::wait_until(Duration::from_secs(5), || {
+            difference = Self::take().difference(before);
+            difference.is_empty()
+        });
+        difference
     }
 
     /// What changed since `before`: `+ line` for what is new, `- line` for what is gone.
@@ -98,6 +110,11 @@ impl Census {
             let Ok(comm) = fs::read_to_string(dir.join("comm")) else { continue };
             // `runc:[2:INIT]` and the like: the part before the colon is the program.
             let name = comm.trim_end().split(':').next().unwrap_or_default();
+            // A zombie is nothing but a number that its parent, often init, has yet to read.
+            let status = fs::read_to_string(dir.join("status")).unwrap_or_default();
+            if status.lines().any(|line| line.starts_with("State:\tZ")) {
+                continue;
+            }
             if ["conmon", "hull", "runc", "crun", "crictl", "crictl-lite"].contains(&name) {
                 let pid = entry.file_name();
                 let arguments = fs::read(dir.join("cmdline")).unwrap_or_default();

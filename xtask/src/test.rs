@@ -252,7 +252,7 @@ fn root_suites(root: &Path, built: &Built, options: &Options, tally: &mut Tally)
         }
         run_binary(suite, &mut command, tally)?;
         // After each suite, so that the difference has a culprit.
-        let difference = Census::take().difference(&before);
+        let difference = Census::settle(&before);
         if !difference.is_empty() && !tally.is_known_leak(&difference) {
             println!("the machine is not as before {}:", suite.label());
             difference.iter().for_each(|line| println!("  {line}"));
