@@ -109,7 +109,11 @@ impl Fixture for ProgramFixture {
             },
             "root": { "path": self.dir.path().join("rootfs"), "readonly": true },
             "hostname": "contract",
-            "mounts": [{ "destination": "/proc", "type": "proc", "source": "proc" }],
+            // A /dev of its own: the runtimes make devices and links in it, and the root is shared.
+            "mounts": [
+                { "destination": "/proc", "type": "proc", "source": "proc" },
+                { "destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755", "size=1m"] },
+            ],
             "linux": {
                 "cgroupsPath": self.cgroup.join(id),
                 "namespaces": namespaces.map(|kind| serde_json::json!({ "type": kind })),
