@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Where the programs are.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A program of this workspace, from the build that the running test is of: `target/PROFILE/NAME` for a
 /// test that is `target/PROFILE/deps/TEST-HASH`.
@@ -9,12 +9,7 @@ use std::path::PathBuf;
 /// # Panics
 /// When it is not there.
 pub fn program(name: &str) -> PathBuf {
-    let test = std::env::current_exe().expect("the path of this test");
-    let dir = test
-        .ancestors()
-        .skip(1)
-        .find(|dir| dir.file_name().is_none_or(|name| name != "deps" && name != "examples"))
-        .expect("a directory above the test");
+    let dir = build_dir();
     let path = dir.join(name);
     assert!(
         path.is_file(),
@@ -22,6 +17,14 @@ pub fn program(name: &str) -> PathBuf {
         path.display()
     );
     path
+}
+
+/// `target/PROFILE` of the build that the running test is of.
+pub(crate) fn build_dir() -> PathBuf {
+    let test = std::env::current_exe().expect("the path of this test");
+    let mut dirs = test.ancestors().skip(1);
+    let is_inner = |dir: &Path| dir.file_name().is_some_and(|name| name == "deps" || name == "examples");
+    dirs.find(|dir| !is_inner(dir)).expect("a directory above the test").to_owned()
 }
 
 /// A program of the machine, from PATH or the administrator's directories.
