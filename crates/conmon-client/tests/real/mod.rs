@@ -161,7 +161,8 @@ impl Machine {
     }
 
     /// Runs the runtime; panics if it fails, with its words.
-    pub(crate) async fn runtime(&self, args: &[&str]) {
+    /// Runs the runtime; its output.
+    pub(crate) async fn runtime(&self, args: &[&str]) -> Vec<u8> {
         let limits =
             Limits { deadline: Duration::from_secs(20), max_output: 4096, drain: Duration::from_millis(100) };
         let root = format!("--root={}", self.path("root").display());
@@ -172,6 +173,25 @@ impl Machine {
             .await
             .unwrap();
         assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    }
+
+    /// Waits until the container's first process handles SIGTERM: before that, as the first one of its pid
+    /// namespace, it would not get it.
+    async fn handles_term(&self, id: &str) {
+        let state: Value = serde_json::from_slice(&self.runtime(&["state", id]).await).unwrap();
+        let path = format!("/proc/{}/status", state["pid"]);
+        let caught = || {
+            let status = fs::read_to_string(&path).unwrap_or_default();
+            let mask =
+                status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap_or("0").trim().to_owned();
+            u64::from_str_radix(&mask, 16).unwrap() & (1 << 14) != 0 && status.starts_with("Name:\tsh\n")
+        };
+        let start = Instant::now();
+        while !caught() {
+            assert!(start.elapsed() < Duration::from_secs(20), "{id} never handles SIGTERM");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     pub(crate) async fn create_and_start(&self, monitor: &dyn Monitor, request: &CreateRequest) -> Monitored {
@@ -264,6 +284,9 @@ impl Fixture for Machine {
         self.runtime(&["start", id]).await;
     }
     async fn kill(&self, id: &str, signal: i32) {
+        if signal == 15 {
+            self.handles_term(id).await;
+        }
         self.runtime(&["kill", id, &signal.to_string()]).await;
     }
     async fn delete(&self, id: &str) {
