@@ -168,19 +168,9 @@ impl Store {
         let mut inner = self.lock();
         let existing = inner.sandbox_keys.get(key).and_then(|id| inner.sandboxes.get(id)).cloned();
         match existing {
-            Some(sandbox) => match sandbox.slot.current() {
+            Some(sandbox) => match sandbox.slot.behind(OpKind::RunSandbox, fingerprint) {
                 None => Found::Idle(sandbox),
-                Some(_) => {
-                    let admission = sandbox.slot.admit(OpKind::RunSandbox, sandbox.id(), fingerprint);
-                    match admission {
-                        // It ended between the two looks: give the slot back and treat it as idle.
-                        Admission::Run(operation) => {
-                            sandbox.slot.finish(&operation, Ok(()));
-                            Found::Idle(sandbox)
-                        }
-                        admission => Found::Busy(sandbox, admission),
-                    }
-                }
+                Some(admission) => Found::Busy(sandbox, admission),
             },
             None => {
                 let sandbox = make();
@@ -202,15 +192,9 @@ impl Store {
         let mut inner = self.lock();
         let existing = inner.container_keys.get(key).and_then(|id| inner.containers.get(id)).cloned();
         match existing {
-            Some(container) => match container.slot.current() {
+            Some(container) => match container.slot.behind(OpKind::CreateContainer, fingerprint) {
                 None => Found::Idle(container),
-                Some(_) => match container.slot.admit(OpKind::CreateContainer, container.id(), fingerprint) {
-                    Admission::Run(operation) => {
-                        container.slot.finish(&operation, Ok(()));
-                        Found::Idle(container)
-                    }
-                    admission => Found::Busy(container, admission),
-                },
+                Some(admission) => Found::Busy(container, admission),
             },
             None => {
                 let container = make();

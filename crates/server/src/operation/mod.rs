@@ -251,21 +251,17 @@ impl Slot {
     /// Decides about an operation in one step: the admitted one holds the slot afterwards.
     pub(crate) fn admit(&self, kind: OpKind, id: &str, fingerprint: &str) -> Admission {
         let mut current = lock(&self.current);
-        match current.as_ref() {
-            None => {
-                let operation = Operation::new(kind, id, fingerprint.to_owned());
-                *current = Some(operation.clone());
-                Admission::Run(operation)
-            }
-            Some(running) => {
-                let same = running.fingerprint == fingerprint;
-                match admit::decide(running.kind, kind, same).with(running.clone()) {
-                    // What is being undone is nobody's result.
-                    Admission::Join(running) if running.is_cancelled() => Admission::Wait(running),
-                    admission => admission,
-                }
-            }
+        if let Some(running) = current.as_ref() {
+            return decide_behind(running, kind, fingerprint);
         }
+        let operation = Operation::new(kind, id, fingerprint.to_owned());
+        *current = Some(operation.clone());
+        Admission::Run(operation)
+    }
+
+    /// What becomes of an operation behind the one that runs; `None` if none does. Never takes the slot.
+    pub(crate) fn behind(&self, kind: OpKind, fingerprint: &str) -> Option<Admission> {
+        lock(&self.current).as_ref().map(|running| decide_behind(running, kind, fingerprint))
     }
 
     /// Frees the slot and tells the waiters: in this order, so that who is woken finds it free.
@@ -277,6 +273,15 @@ impl Slot {
             }
         }
         operation.finish(outcome);
+    }
+}
+
+fn decide_behind(running: &Arc<Operation>, kind: OpKind, fingerprint: &str) -> Admission {
+    let same = running.fingerprint == fingerprint;
+    match admit::decide(running.kind, kind, same).with(running.clone()) {
+        // What is being undone is nobody's result.
+        Admission::Join(running) if running.is_cancelled() => Admission::Wait(running),
+        admission => admission,
     }
 }
 
