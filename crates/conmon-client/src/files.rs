@@ -58,6 +58,9 @@ impl Files {
     pub(crate) fn ctl(&self) -> PathBuf {
         self.bundle.join("ctl")
     }
+    pub(crate) fn winsz(&self) -> PathBuf {
+        self.bundle.join("winsz")
+    }
     /// The exit files, the surest first: conmon writes the persistent one before the other.
     pub(crate) fn exits(&self) -> [PathBuf; 2] {
         [self.persist_dir().join("exit"), self.exits_dir().join(&self.id)]
@@ -81,9 +84,9 @@ impl Files {
     /// Removes every file named here. What is not there is a success; all steps are tried, the first
     /// failure is told.
     pub(crate) fn clear(&self) -> Result<()> {
-        let files = [self.pid(), self.monitor_pid(), self.kernel_exit(), self.runtime_log(), self.ctl()]
-            .into_iter()
-            .chain(["attach", "winsz", "oom"].map(|name| self.bundle.join(name)));
+        let own = [self.pid(), self.monitor_pid(), self.kernel_exit(), self.runtime_log()];
+        let conmons = ["attach", "ctl", "winsz", "oom"].map(|name| self.bundle.join(name));
+        let files = own.into_iter().chain(conmons);
         let mut outcome = Ok(());
         for file in files {
             outcome = outcome.and(remove(&file, |path| fs::remove_file(path)));

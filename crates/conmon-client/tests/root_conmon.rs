@@ -226,9 +226,12 @@ test!(a_monitor_that_does_not_read_is_told, async |machine| {
     fs::rename(machine.log("unread"), machine.path("logs/old")).unwrap();
     let start = Instant::now();
     let size = TerminalSize { rows: 1, columns: 1 };
-    for outcome in [monitor.reopen_log(&container).await, monitor.resize(&container, size).await] {
+    let reopened = monitor.reopen_log(&container).await;
+    monitor.resize(&container, size).await.unwrap();
+    let resized = monitor.resize(&container, size).await;
+    for (outcome, fifo) in [(reopened, "/ctl "), (resized, "/winsz ")] {
         assert!(
-            matches!(&outcome, Err(Error::Monitor { detail, .. }) if detail.contains("ctl")),
+            matches!(&outcome, Err(Error::Monitor { detail, .. }) if detail.contains(fifo)),
             "{outcome:?}"
         );
     }
@@ -320,21 +323,34 @@ test!(a_vanished_log_directory_is_told, async |machine| {
     assert!(monitor.is_alive(&container));
 });
 
-test!(sizes_arrive_in_order, async |machine| {
+test!(the_last_of_many_sizes_counts, async |machine| {
     let monitor = Arc::new(machine.conmon());
     let stdio = Stdio { terminal: true, stdin: true, stdin_once: false };
-    let request = machine.container("tty", &["/bin/sh"], stdio, json!({}));
+    // No line editor: it draws its prompt anew at every size.
+    let script = "stty -echo; echo ready; while read word; do stty size; done; exit 9";
+    let request = machine.container("tty", &["/bin/sh", "-c", script], stdio, json!({}));
     let container = monitor.create(&request).await.unwrap();
     let client = AttachClient::connect(&monitor.attach_socket(&container).unwrap()).await.unwrap();
     machine.runtime(&["start", "tty"]).await;
-    for columns in 1..=60 {
-        monitor.resize(&container, TerminalSize { rows: 33, columns: 100 + columns }).await.unwrap();
+    read_until(&client, "ready\r\n").await;
+    for burst in 1..=40 {
+        for step in 1..=3 {
+            monitor.resize(&container, TerminalSize { rows: 30 + step, columns: 100 + burst }).await.unwrap();
+        }
+        let size = format!("33 {}\r\n", 100 + burst);
+        // The monitor takes it in its own time, and a size that it lost never comes.
+        let start = Instant::now();
+        loop {
+            client.write_stdin(b"size\n").await.unwrap();
+            let (out, err) = read_until(&client, "\r\n").await;
+            assert_eq!(err, "");
+            if out == size {
+                break;
+            }
+            assert!(start.elapsed() < Duration::from_secs(10), "burst {burst}: {out:?}, not {size:?}");
+        }
     }
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    client.write_stdin(b"stty size\n").await.unwrap();
-    let (out, err) = read_until(&client, "33 160").await;
-    assert!(out.contains("33 160") && err.is_empty(), "{out:?}");
-    client.write_stdin(b"exit 9\n").await.unwrap();
+    client.write_stdin(&[4]).await.unwrap();
     assert_eq!(monitor.wait(&container).await.code, 9);
 });
 

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The `ctl` fifo: the two things conmon can be told.
+//! The fifos of conmon, and the two things it can be told through them.
 //!
 //! ```text
-//! "1 <rows> <columns>\n"    set the terminal's size
-//! "2 0 0\n"                 open a new log
+//! ctl      "1 <rows> <columns>\n"    set the terminal's size: conmon writes the next line to its own winsz
+//! ctl      "2 0 0\n"                 open a new log
+//! winsz    "<rows> <columns>\n"      set the terminal's size, at once
 //! ```
 //! conmon 2.1.6 reads up to 200 bytes and, when these hold two lines, does the first one twice and the
 //! second one never. So a line is written only when the fifo is empty: conmon has then taken the line
-//! before it and will read this one by itself.
+//! before it and will read this one by itself. That does not help a size on its second hop, where conmon does
+//! not look; so sizes go straight to `winsz`, and through `ctl` only where a conmon has no `winsz`.
 
 use std::collections::HashMap;
 use std::io;
@@ -59,14 +61,24 @@ impl ConmonMonitor {
                 TerminalSize { rows: size.rows.min(LARGEST_SIZE), columns: size.columns.min(LARGEST_SIZE) };
         }
         let _turn = self.ctl.take(&container.id).await;
-        self.send(container, &format!("1 {} {}\n", size.rows, size.columns)).await
+        let files = files(container);
+        let line = format!("{} {}\n", size.rows, size.columns);
+        if files.winsz().exists() {
+            self.write(container, &files.winsz(), &line).await
+        } else {
+            self.write(container, &files.ctl(), &format!("1 {line}")).await
+        }
+    }
+
+    /// Asks for a new log. The caller has the container's turn.
+    pub(super) async fn send_reopen(&self, container: &Monitored) -> Result<()> {
+        self.write(container, &files(container).ctl(), "2 0 0\n").await
     }
 
     /// Writes one line. The caller has the container's turn.
-    pub(super) async fn send(&self, container: &Monitored, line: &str) -> Result<()> {
-        let path = files(container).ctl();
+    async fn write(&self, container: &Monitored, path: &Path, line: &str) -> Result<()> {
         let context = || format!("write to {}", path.display());
-        let fifo = open(&path).map_err(|error| {
+        let fifo = open(path).map_err(|error| {
             match error.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
                 // Nobody reads it, or it was removed.
                 Some(rustix::io::Errno::NXIO | rustix::io::Errno::NOENT) => {

@@ -33,7 +33,7 @@ impl ConmonMonitor {
         }
         let dir = log.parent().unwrap_or(Path::new("/"));
         let watch = watch(dir)?;
-        self.send(container, "2 0 0\n").await?;
+        self.send_reopen(container).await?;
         let deadline = Instant::now() + self.config.ctl_deadline;
         while !is_open(monitor, &log).await? {
             let next_look = async {
