@@ -570,3 +570,59 @@ async fn a_call_that_is_not_offered_says_so() {
         }
     }
 }
+
+#[tokio::test]
+async fn streamed_lists_say_what_the_lists_say() {
+    use futures_util::TryStreamExt;
+    let daemon = Setup::mock().start().await;
+    let cri = daemon.cri().await;
+    let (mut runtime, mut image) = (cri.runtime.clone(), cri.image.clone());
+    let request = StreamPodSandboxesRequest::default();
+    let empty = runtime.stream_pod_sandboxes(request.clone()).await.unwrap().into_inner();
+    let messages: Vec<_> = empty.try_collect().await.unwrap();
+    assert!(messages.iter().all(|message| message.pod_sandboxes.is_empty()), "{messages:?}");
+
+    // Each pod has 200 kB of annotations: more than one chunk in all.
+    for n in 0..8 {
+        let mut pod = Pod::new(&daemon, &format!("web{n}"));
+        pod.config.annotations.insert("large".to_owned(), "x".repeat(200_000));
+        let id = cri.run_pod(&pod.config, "").await.unwrap();
+        let container = pod.container("main", &["sleep", "1000"]);
+        cri.create_and_start(&id, &container.config, &pod.config).await.unwrap();
+    }
+    let chunks: Vec<_> =
+        runtime.stream_pod_sandboxes(request).await.unwrap().into_inner().try_collect().await.unwrap();
+    assert!(chunks.len() > 1, "{}", chunks.len());
+    let pods: Vec<_> = chunks.into_iter().flat_map(|chunk| chunk.pod_sandboxes).collect();
+    assert_eq!(pods, cri.pods().await.unwrap());
+
+    let containers = runtime.stream_containers(StreamContainersRequest::default()).await.unwrap();
+    let containers: Vec<_> = containers.into_inner().try_collect().await.unwrap();
+    let containers: Vec<_> = containers.into_iter().flat_map(|chunk| chunk.containers).collect();
+    assert_eq!(containers, cri.containers().await.unwrap());
+
+    let filter = ContainerFilter { id: containers[0].id.clone(), ..ContainerFilter::default() };
+    let one = runtime.stream_containers(StreamContainersRequest { filter: Some(filter) }).await.unwrap();
+    let one: Vec<_> = one.into_inner().try_collect().await.unwrap();
+    assert_eq!(one.len(), 1);
+    assert_eq!(one[0].containers, containers[..1]);
+
+    let stats = runtime.stream_container_stats(StreamContainerStatsRequest::default()).await.unwrap();
+    let stats: Vec<_> = stats.into_inner().try_collect().await.unwrap();
+    let stats = stats.into_iter().flat_map(|chunk| chunk.container_stats);
+    let mut ids: Vec<_> = stats.map(|stats| stats.attributes.unwrap().id).collect();
+    let mut wanted: Vec<_> = containers.iter().map(|container| container.id.clone()).collect();
+    ids.sort();
+    wanted.sort();
+    assert_eq!(ids, wanted);
+
+    let images = image.stream_images(StreamImagesRequest::default()).await.unwrap().into_inner();
+    let images: Vec<_> = images.try_collect().await.unwrap();
+    let images: Vec<_> = images.into_iter().flat_map(|chunk| chunk.images).collect();
+    assert!(!images.is_empty());
+    assert_eq!(images, cri.images().await.unwrap());
+
+    let wrong = ImageFilter { image: Some(ImageSpec { image: "Not/A:Name:".into(), ..Default::default() }) };
+    let refused = image.stream_images(StreamImagesRequest { filter: Some(wrong) }).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+}

@@ -6,7 +6,7 @@ use hull_cri_api::v1::image_service_server::ImageService;
 use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
 
-use super::{answer, unimplemented};
+use super::{answer, chunks};
 use crate::context::Context;
 use crate::image;
 
@@ -52,8 +52,9 @@ impl ImageService for Images {
 
     async fn stream_images(
         &self,
-        _: Request<v1::StreamImagesRequest>,
+        request: Request<v1::StreamImagesRequest>,
     ) -> Answer<BoxStream<v1::StreamImagesResponse>> {
-        unimplemented("StreamImages")
+        let images = image::list(&self.ctx, request.get_ref().filter.as_ref());
+        chunks::stream("StreamImages", images, |images| v1::StreamImagesResponse { images })
     }
 }

@@ -2,6 +2,7 @@
 //! The thin gRPC layer: takes requests apart, calls a verb, logs a failure once, converts.
 
 pub(crate) mod admin;
+mod chunks;
 pub(crate) mod image;
 pub(crate) mod node_status;
 pub(crate) mod runtime;

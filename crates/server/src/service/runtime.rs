@@ -7,7 +7,7 @@ use tokio_stream::StreamExt;
 use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
 
-use super::{answer, node_status, unimplemented};
+use super::{answer, chunks, node_status, unimplemented};
 use crate::context::Context;
 use crate::{container, sandbox};
 
@@ -288,23 +288,32 @@ impl RuntimeService for Runtime {
 
     async fn stream_pod_sandboxes(
         &self,
-        _: Request<v1::StreamPodSandboxesRequest>,
+        request: Request<v1::StreamPodSandboxesRequest>,
     ) -> Answer<BoxStream<v1::StreamPodSandboxesResponse>> {
-        unimplemented("StreamPodSandboxes")
+        let items = sandbox::list::list(&self.ctx, request.get_ref().filter.as_ref());
+        chunks::stream("StreamPodSandboxes", Ok(items), |pod_sandboxes| v1::StreamPodSandboxesResponse {
+            pod_sandboxes,
+        })
     }
 
     async fn stream_containers(
         &self,
-        _: Request<v1::StreamContainersRequest>,
+        request: Request<v1::StreamContainersRequest>,
     ) -> Answer<BoxStream<v1::StreamContainersResponse>> {
-        unimplemented("StreamContainers")
+        let items = container::list::list(&self.ctx, request.get_ref().filter.as_ref());
+        chunks::stream("StreamContainers", Ok(items), |containers| v1::StreamContainersResponse {
+            containers,
+        })
     }
 
     async fn stream_container_stats(
         &self,
-        _: Request<v1::StreamContainerStatsRequest>,
+        request: Request<v1::StreamContainerStatsRequest>,
     ) -> Answer<BoxStream<v1::StreamContainerStatsResponse>> {
-        unimplemented("StreamContainerStats")
+        let items = container::stats::list(&self.ctx, request.get_ref().filter.as_ref()).await;
+        chunks::stream("StreamContainerStats", Ok(items), |container_stats| {
+            v1::StreamContainerStatsResponse { container_stats }
+        })
     }
 
     async fn stream_pod_sandbox_stats(
