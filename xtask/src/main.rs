@@ -4,6 +4,7 @@
 //! ```text
 //! cargo xtask demo   runs a pod on this machine and shows each step
 //! cargo xtask test   builds once, runs every test there is, checks that nothing was left behind
+//! cargo xtask dist   collects what is installed on a node
 //! ```
 //!
 //! Only the standard library and anyhow, so that it is compiled within seconds.
@@ -11,6 +12,7 @@
 
 mod census;
 mod demo;
+mod dist;
 mod install;
 mod run;
 mod test;
@@ -30,6 +32,7 @@ usage: cargo xtask COMMAND
                     --no-lint        without formatting, clippy and cargo deny
                     --deny           install cargo-deny when it is missing
                     --only NAME      only test binaries whose name contains NAME (and no lints)
+  dist              release build with manual pages and completions, in target/dist
 ";
 
 fn main() -> ExitCode {
@@ -50,6 +53,7 @@ fn dispatch() -> Result<()> {
     match command.as_deref() {
         Some("demo") => demo::run(&root, &demo::Options::parse(&rest)?),
         Some("test") => test::run(&root, &test::Options::parse(&rest)?),
+        Some("dist") => dist::run(&root, &rest),
         Some("help" | "-h" | "--help") => {
             print!("{USAGE}");
             Ok(())

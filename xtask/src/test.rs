@@ -12,7 +12,7 @@
 //! Invariant: everything is built by one command with one package selection, because the features of a
 //! workspace are unified over the selection: another selection would compile most of it again.
 
-mod artifacts;
+pub(crate) mod artifacts;
 mod tally;
 
 use std::path::{Path, PathBuf};

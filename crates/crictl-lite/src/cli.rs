@@ -107,6 +107,27 @@ pub(crate) enum Command {
     Rm(Remove),
     /// Have a container's log written to a new file, after the old one was renamed
     ReopenLog(OneContainer),
+    /// Print the completions for a shell
+    Completion(Completion),
+}
+
+/// `completion`.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct Completion {
+    /// For which shell
+    #[arg(value_enum, default_value = "bash", ignore_case = true)]
+    pub(crate) shell: Shell,
+}
+
+/// A shell that there are completions for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Shell {
+    /// source <(crictl-lite completion bash)
+    Bash,
+    /// crictl-lite completion zsh > "${fpath[1]}/_crictl-lite"
+    Zsh,
+    /// crictl-lite completion fish | source
+    Fish,
 }
 
 /// Output of a command that lists.

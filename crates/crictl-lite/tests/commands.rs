@@ -419,3 +419,19 @@ async fn help_tells_the_exit_codes() {
         assert!(ran.out.contains(part), "{part}: {}", ran.out);
     }
 }
+
+#[test]
+fn shells_read_their_completions() {
+    for (shell, starts) in [("bash", "_crictl__lite() {"), ("zsh", "#compdef crictl-lite"), ("fish", "#")] {
+        let ran =
+            Command::new(env!("CARGO_BIN_EXE_crictl-lite")).args(["completion", shell]).output().unwrap();
+        let text = String::from_utf8(ran.stdout).unwrap();
+        assert!(ran.status.success() && text.starts_with(starts), "{shell}: {text}");
+        if shell == "bash" {
+            // The shell itself says whether it is a script.
+            let mut bash = Command::new("bash").arg("-n").stdin(Stdio::piped()).spawn().unwrap();
+            bash.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+            assert!(bash.wait().unwrap().success());
+        }
+    }
+}

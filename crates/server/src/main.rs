@@ -1,53 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `hull`: the daemon, and the commands that talk to it.
 
+mod arguments;
 mod command;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::Parser;
 
-/// A container runtime daemon for Kubernetes nodes.
-#[derive(Debug, Parser)]
-#[command(name = "hull", version, about)]
-struct Arguments {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Serve the CRI until SIGTERM. Containers live on without the daemon.
-    Serve {
-        /// The configuration file. Without: /etc/hull/hull.toml if it exists, else the defaults.
-        #[arg(long, value_name = "FILE")]
-        config: Option<PathBuf>,
-        /// Replace every backend: `mock` is a whole CRI server in memory, without root.
-        #[arg(long, value_name = "BACKEND", value_parser = ["mock"])]
-        backend: Option<String>,
-        /// With --backend mock and without --config: where its files go. Without: a directory of this user under the temporary directory.
-        #[arg(long, value_name = "DIR", requires = "backend", conflicts_with = "config")]
-        dir: Option<PathBuf>,
-    },
-    /// Images on this node.
-    Image {
-        #[command(subcommand)]
-        command: ImageCommand,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-enum ImageCommand {
-    /// Take the images of an OCI layout (directory or archive) or a docker archive.
-    Import {
-        /// The directory or archive.
-        path: PathBuf,
-        /// The configuration file of the daemon that keeps the images.
-        #[arg(long, value_name = "FILE")]
-        config: Option<PathBuf>,
-    },
-}
+use arguments::{Arguments, Command, ImageCommand};
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -56,6 +17,7 @@ fn main() -> ExitCode {
         Command::Image { command: ImageCommand::Import { path, config } } => {
             command::import::import(&path, config)
         }
+        Command::Completion { shell } => command::completion::print(shell),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

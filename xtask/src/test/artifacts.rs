@@ -43,11 +43,17 @@ pub(crate) struct Built {
     pub(crate) tests: Vec<TestBinary>,
     /// The programs (`hull`, `crictl-lite`, ...).
     pub(crate) programs: Vec<PathBuf>,
+    /// Where build scripts put what they made.
+    pub(crate) out_dirs: Vec<PathBuf>,
 }
 
 impl Built {
-    /// Takes one line of cargo's messages; others than those about executables are passed over.
+    /// Takes one line of cargo's messages; others than those about executables and build scripts are passed over.
     pub(crate) fn take(&mut self, line: &str) {
+        if line.contains(r#""reason":"build-script-executed""#) {
+            self.out_dirs.extend(string(line, "out_dir").map(PathBuf::from));
+            return;
+        }
         if !line.contains(r#""reason":"compiler-artifact""#) {
             return;
         }
@@ -123,6 +129,9 @@ mod tests {
         built.take(&message("lib", "hull_netns", true, r#""/w/target/debug/deps/hull_netns-2""#));
         built.take(&message("bin", "hull", false, r#""/w/target/debug/hull""#));
         built.take(&message("lib", "hull_netns", false, "null"));
+        built.take(
+            r#"{"reason":"build-script-executed","package_id":"p","env":[],"out_dir":"/w/target/out"}"#,
+        );
         built.take(r#"{"reason":"build-finished","success":true}"#);
 
         let labels: Vec<_> = built.tests.iter().map(TestBinary::label).collect();
@@ -131,6 +140,7 @@ mod tests {
         assert_eq!(built.tests[1].path, Path::new("/w/target/debug/deps/root_linux-1"));
         assert_eq!(built.tests[1].package_dir, Path::new("/w/crates/netns"));
         assert_eq!(built.programs, [PathBuf::from("/w/target/debug/hull")]);
+        assert_eq!(built.out_dirs, [PathBuf::from("/w/target/out")]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The commands, a file for each group.
 
+mod completion;
 mod containers;
 mod exec;
 mod images;
@@ -41,6 +42,7 @@ pub(crate) async fn run(cli: Cli) -> Result<u8, Failures> {
         Command::Exec(args) => return exec::exec(&client, args).await,
         Command::Stop(args) => return containers::stop(&client, args).await,
         Command::Rm(args) => return containers::remove(&client, args).await,
+        Command::Completion(args) => completion::print(args.shell)?,
         Command::ReopenLog(args) => containers::reopen_log(&client, &args.id).await?,
     }
     Ok(0)

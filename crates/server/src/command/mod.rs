@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The commands of the program.
 
+pub(crate) mod completion;
 pub(crate) mod import;
 pub(crate) mod serve;
 
