@@ -1,0 +1,392 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `hosts.toml`, as containerd reads it.
+//!
+//! ```text
+//! server = "https://registry.example.com"      the registry itself, asked last; left out: by its name
+//! [host."https://mirror.example.com/path"]     a mirror; asked in the order in which they are written
+//!   capabilities = ["pull", "resolve"]         left out: both ("push" is taken and means nothing here)
+//!   ca = "a.pem" | ["a.pem", "b.pem"]          relative to the file's directory
+//!   client = "both.pem" | ["one.pem", ["cert.pem", "key.pem"]]
+//!   skip_verify = true
+//!   override_path = true                       the URL's path is whole: no /v2 is put behind it
+//!   dial_timeout = "5s"
+//!   [host."...".header]
+//!     x-name = "value" | ["values"]
+//! ```
+//! The keys of a host at the top level are the server's.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::{Endpoint, Role, TlsFiles, origin};
+use crate::url::{Url, is_loopback};
+use crate::{Error, Result};
+
+const HOST_KEYS: [&str; 7] =
+    ["capabilities", "ca", "client", "skip_verify", "override_path", "dial_timeout", "header"];
+const TOP_KEYS: [&str; 2] = ["server", "host"];
+
+type Value<'a> = Spanned<DeValue<'a>>;
+
+/// Reads the file's text.
+pub(super) fn parse(path: &Path, text: &str, registry: &str) -> Result<Vec<Endpoint>> {
+    let file = File { path, text, registry };
+    let table = DeTable::parse(text).map_err(|error| {
+        let problem = error.message().lines().collect::<Vec<_>>().join(", ");
+        file.error(error.span().unwrap_or_default().start, format!("not valid TOML: {problem}"))
+    })?;
+    file.endpoints(table.get_ref())
+}
+
+struct File<'a> {
+    path: &'a Path,
+    text: &'a str,
+    registry: &'a str,
+}
+
+// === impl File ===
+
+impl File<'_> {
+    fn error(&self, at: usize, problem: impl Into<String>) -> Error {
+        let before = self.text.as_bytes().get(..at.min(self.text.len())).unwrap_or_default();
+        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+        Error::Hosts { file: self.path.to_owned(), line, problem: problem.into() }
+    }
+
+    fn endpoints(&self, top: &DeTable<'_>) -> Result<Vec<Endpoint>> {
+        self.only(top, &[&TOP_KEYS[..], &HOST_KEYS[..]].concat())?;
+        let mut mirrors = Vec::new();
+        if let Some(hosts) = top.get("host") {
+            let DeValue::Table(hosts) = hosts.get_ref() else {
+                let problem = "host must be a table of URLs: [host.\"https://mirror.example.com\"]";
+                return Err(self.error(hosts.span().start, problem));
+            };
+            for (name, value) in hosts {
+                let at = name.span().start;
+                let DeValue::Table(table) = value.get_ref() else {
+                    return Err(self.error(at, format!("host {:?} must be a table", name.get_ref())));
+                };
+                self.only(table, &HOST_KEYS)?;
+                let url = self.url(at, "host", name.get_ref())?;
+                mirrors.push((at, self.endpoint(url, Role::Mirror, table)?));
+            }
+        }
+        // The parser sorts by name.
+        mirrors.sort_by_key(|(at, _)| *at);
+        let server = match top.get("server") {
+            Some(value) => self.url(value.span().start, "server", self.string("server", value)?)?,
+            None => self.default_server(top)?,
+        };
+        let server = self.endpoint(server, Role::Origin, top)?;
+        Ok(mirrors.into_iter().map(|(_, endpoint)| endpoint).chain([server]).collect())
+    }
+
+    /// Settings for TLS at the top level say that the registry speaks it.
+    fn default_server(&self, top: &DeTable<'_>) -> Result<Url> {
+        let tls = self.tls(top)?;
+        let base = origin(self.registry, tls)?.base;
+        Url::new(base.scheme(), base.authority(), "").map_err(|problem| self.error(0, problem))
+    }
+
+    fn url(&self, at: usize, key: &str, text: &str) -> Result<Url> {
+        // A bare host is https, as everywhere else; on this machine it is what works without certificates.
+        let host = text.split('/').next().unwrap_or_default();
+        let scheme = if is_loopback(host) { "http" } else { "https" };
+        let full = if text.contains("://") { text.to_owned() } else { format!("{scheme}://{text}") };
+        Url::parse(&full).map_err(|problem| self.error(at, format!("{key} {text:?}: {problem}")))
+    }
+
+    fn endpoint(&self, url: Url, role: Role, table: &DeTable<'_>) -> Result<Endpoint> {
+        let whole = self.boolean(table, "override_path")?;
+        let path = url.path().trim_end_matches('/').to_owned();
+        let path = if whole || path.ends_with("/v2") { path } else { format!("{path}/v2") };
+        let base =
+            Url::new(url.scheme(), url.authority(), &path).map_err(|problem| self.error(0, problem))?;
+        let (resolve, pull) = self.capabilities(table)?;
+        Ok(Endpoint {
+            base,
+            role,
+            resolve,
+            pull,
+            tls: self.tls(table)?,
+            headers: self.headers(table)?,
+            connect: self.dial_timeout(table)?,
+        })
+    }
+
+    fn tls(&self, table: &DeTable<'_>) -> Result<TlsFiles> {
+        Ok(TlsFiles {
+            authorities: self.authorities(table)?,
+            client: self.client(table)?,
+            skip_verify: self.boolean(table, "skip_verify")?,
+        })
+    }
+
+    fn capabilities(&self, table: &DeTable<'_>) -> Result<(bool, bool)> {
+        let Some(value) = table.get("capabilities") else {
+            return Ok((true, true));
+        };
+        let (mut resolve, mut pull) = (false, false);
+        for (word, at) in self.strings("capabilities", value)? {
+            match word {
+                "resolve" => resolve = true,
+                "pull" => pull = true,
+                "push" => {}
+                _ => {
+                    let problem =
+                        format!("capability {word:?} is not known; known are \"pull\" and \"resolve\"");
+                    return Err(self.error(at, problem));
+                }
+            }
+        }
+        Ok((resolve, pull))
+    }
+
+    fn authorities(&self, table: &DeTable<'_>) -> Result<Vec<PathBuf>> {
+        let Some(value) = table.get("ca") else {
+            return Ok(Vec::new());
+        };
+        if let DeValue::String(text) = value.get_ref() {
+            return Ok(vec![self.file_path(text)]);
+        }
+        Ok(self.strings("ca", value)?.into_iter().map(|(text, _)| self.file_path(text)).collect())
+    }
+
+    fn client(&self, table: &DeTable<'_>) -> Result<Vec<(PathBuf, PathBuf)>> {
+        let both = |text: &str| (self.file_path(text), self.file_path(text));
+        let wrong = |value: &Value<'_>| {
+            let problem = "client must be a file, or a list of files and of [certificate, key] pairs";
+            self.error(value.span().start, problem)
+        };
+        let Some(value) = table.get("client") else {
+            return Ok(Vec::new());
+        };
+        let items = match value.get_ref() {
+            DeValue::String(text) => return Ok(vec![both(text)]),
+            DeValue::Array(items) => items,
+            _ => return Err(wrong(value)),
+        };
+        let mut pairs = Vec::new();
+        for item in items.iter() {
+            match item.get_ref() {
+                DeValue::String(text) => pairs.push(both(text)),
+                DeValue::Array(_) => match self.strings("client", item)?[..] {
+                    [(one, _)] | [(one, _), ("", _)] => pairs.push(both(one)),
+                    [(certificate, _), (key, _)] => {
+                        pairs.push((self.file_path(certificate), self.file_path(key)));
+                    }
+                    _ => return Err(wrong(item)),
+                },
+                _ => return Err(wrong(item)),
+            }
+        }
+        Ok(pairs)
+    }
+
+    fn headers(&self, table: &DeTable<'_>) -> Result<HeaderMap> {
+        let mut headers = HeaderMap::new();
+        let Some(value) = table.get("header") else {
+            return Ok(headers);
+        };
+        let DeValue::Table(entries) = value.get_ref() else {
+            return Err(self.error(value.span().start, "header must be a table of names and values"));
+        };
+        for (name, value) in entries {
+            let at = value.span().start;
+            let problem = |what: &str| self.error(at, format!("header {:?}: {what}", name.get_ref()));
+            let values = match value.get_ref() {
+                DeValue::String(text) => vec![text.as_ref()],
+                _ => self.strings("header", value)?.into_iter().map(|(text, _)| text).collect(),
+            };
+            let name = HeaderName::from_bytes(name.get_ref().as_bytes())
+                .map_err(|_| problem("not a name that a header can have"))?;
+            for value in values {
+                let mut value = HeaderValue::from_str(value)
+                    .map_err(|_| problem("its value cannot stand in a header"))?;
+                // It may well be a credential.
+                value.set_sensitive(true);
+                headers.append(name.clone(), value);
+            }
+        }
+        Ok(headers)
+    }
+
+    fn dial_timeout(&self, table: &DeTable<'_>) -> Result<Option<Duration>> {
+        let Some(value) = table.get("dial_timeout") else {
+            return Ok(None);
+        };
+        let text = self.string("dial_timeout", value)?;
+        let duration =
+            [("ms", 1), ("s", 1000), ("m", 60_000)].into_iter().find_map(|(unit, milliseconds)| {
+                let number: u64 = text.strip_suffix(unit)?.parse().ok()?;
+                number.checked_mul(milliseconds)
+            });
+        match duration.filter(|milliseconds| *milliseconds > 0) {
+            Some(milliseconds) => Ok(Some(Duration::from_millis(milliseconds))),
+            None => {
+                let problem = format!("dial_timeout {text:?} is not a duration such as \"5s\" or \"500ms\"");
+                Err(self.error(value.span().start, problem))
+            }
+        }
+    }
+
+    fn boolean(&self, table: &DeTable<'_>, key: &str) -> Result<bool> {
+        match table.get(key) {
+            None => Ok(false),
+            Some(value) => match value.get_ref() {
+                DeValue::Boolean(flag) => Ok(*flag),
+                _ => Err(self.error(value.span().start, format!("{key} must be true or false"))),
+            },
+        }
+    }
+
+    fn string<'t>(&self, key: &str, value: &'t Value<'_>) -> Result<&'t str> {
+        match value.get_ref() {
+            DeValue::String(text) => Ok(text.as_ref()),
+            _ => Err(self.error(value.span().start, format!("{key} must be a string"))),
+        }
+    }
+
+    fn strings<'t>(&self, key: &str, value: &'t Value<'_>) -> Result<Vec<(&'t str, usize)>> {
+        let wrong = |at: usize| self.error(at, format!("{key} must be a list of strings"));
+        let DeValue::Array(items) = value.get_ref() else {
+            return Err(wrong(value.span().start));
+        };
+        let string = |item: &'t Value<'_>| match item.get_ref() {
+            DeValue::String(text) => Ok((text.as_ref(), item.span().start)),
+            _ => Err(wrong(item.span().start)),
+        };
+        items.iter().map(string).collect()
+    }
+
+    fn file_path(&self, text: &str) -> PathBuf {
+        // An absolute path replaces the directory.
+        self.path.parent().unwrap_or(Path::new("/")).join(text)
+    }
+
+    fn only(&self, table: &DeTable<'_>, known: &[&str]) -> Result<()> {
+        match table.iter().find(|(key, _)| !known.contains(&key.get_ref().as_ref())) {
+            None => Ok(()),
+            Some((key, _)) => {
+                let problem = format!("unknown key {:?}; known are {}", key.get_ref(), known.join(", "));
+                Err(self.error(key.span().start, problem))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn read(text: &str) -> Result<Vec<Endpoint>> {
+        parse(Path::new("/etc/hull/certs.d/docker.io/hosts.toml"), text, "docker.io")
+    }
+
+    #[test]
+    fn every_key_is_read_and_the_order_is_the_files() {
+        let endpoints = read(
+            r#"
+server = "https://registry-1.docker.io"
+ca = "server.pem"
+
+[host."https://z.example.com/mirror"]
+  capabilities = ["pull"]
+  ca = ["a.pem", "/abs/b.pem"]
+  client = ["one.pem", ["cert.pem", "key.pem"]]
+  dial_timeout = "500ms"
+  [host."https://z.example.com/mirror".header]
+    x-one = "1"
+    x-two = ["2", "3"]
+
+[host."http://a.example.com:5000/whole/path"]
+  override_path = true
+  skip_verify = true
+  capabilities = ["resolve", "pull", "push"]
+
+[host."plain.example.com"]
+  client = "both.pem"
+
+[host."localhost:5000"]
+"#,
+        )
+        .unwrap();
+        let bases: Vec<_> = endpoints.iter().map(|endpoint| endpoint.base.to_string()).collect();
+        assert_eq!(
+            bases,
+            [
+                "https://z.example.com/mirror/v2",
+                "http://a.example.com:5000/whole/path",
+                "https://plain.example.com/v2",
+                "http://localhost:5000/v2",
+                "https://registry-1.docker.io/v2"
+            ]
+        );
+        let dir = Path::new("/etc/hull/certs.d/docker.io");
+        let first = &endpoints[0];
+        assert_eq!((first.resolve, first.pull, first.role), (false, true, Role::Mirror));
+        assert_eq!(first.tls.authorities, [dir.join("a.pem"), PathBuf::from("/abs/b.pem")]);
+        let pair = |a: &str, b: &str| (dir.join(a), dir.join(b));
+        assert_eq!(first.tls.client, [pair("one.pem", "one.pem"), pair("cert.pem", "key.pem")]);
+        assert_eq!(first.connect, Some(Duration::from_millis(500)));
+        assert_eq!(first.headers.get_all("x-two").iter().count(), 2);
+        assert!(!format!("{first:?}").contains("\"1\""), "headers may be secret");
+        assert!(endpoints[1].tls.skip_verify && !first.tls.skip_verify);
+        assert_eq!(endpoints[2].tls.client, [pair("both.pem", "both.pem")]);
+        let server = &endpoints[4];
+        assert_eq!((server.role, server.resolve, server.pull), (Role::Origin, true, true));
+        assert_eq!(server.tls.authorities, [dir.join("server.pem")]);
+    }
+
+    #[test]
+    fn without_a_server_the_registry_is_the_last() {
+        let endpoints = read("[host.\"https://m.io\"]\n").unwrap();
+        assert_eq!(endpoints[1].base.to_string(), "https://registry-1.docker.io/v2");
+        assert_eq!(read("").unwrap().len(), 1);
+        let local = |text| parse(Path::new("/x/hosts.toml"), text, "localhost:5000").unwrap().remove(0);
+        assert_eq!(local("").base.to_string(), "http://localhost:5000/v2");
+        assert_eq!(local("skip_verify = true").base.to_string(), "https://localhost:5000/v2");
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_line() {
+        for (text, line, part) in [
+            ("x", 1, "not valid TOML"),
+            ("\nservr = \"https://x\"", 2, "unknown key \"servr\"; known are server, host"),
+            ("server = 1", 1, "server must be a string"),
+            ("server = \"ftp://x\"", 1, "neither http nor https"),
+            ("server = \"https://u:p@x\"", 1, "user name"),
+            ("\n\n[host.\"https://x\"]\ncapability = []", 4, "unknown key \"capability\""),
+            ("[host.\"https://x\"]\ncapabilities = [\n\"pull\",\n\"fly\"]", 4, "\"fly\" is not known"),
+            ("[host.\"https://x\"]\ncapabilities = \"pull\"", 2, "list of strings"),
+            ("[host.\"https://x\"]\nca = 1", 2, "ca must be"),
+            ("[host.\"https://x\"]\nclient = [1]", 2, "client must be"),
+            ("[host.\"https://x\"]\nclient = [[\"a\",\"b\",\"c\"]]", 2, "client must be"),
+            ("[host.\"https://x\"]\nskip_verify = \"yes\"", 2, "true or false"),
+            ("[host.\"https://x\"]\ndial_timeout = \"soon\"", 2, "not a duration"),
+            ("[host.\"https://x\"]\nheader = 1", 2, "header must be a table"),
+            ("[host.\"https://x\".header]\n\"a b\" = \"1\"", 2, "not a name"),
+            ("[host.\"https://x\".header]\na = \"1\\n2\"", 2, "cannot stand in a header"),
+            ("[host.\"https:// x\"]", 1, "not a host name"),
+            ("host = 1", 1, "must be a table of URLs"),
+        ] {
+            let error = read(text).unwrap_err();
+            assert!(matches!(&error, Error::Hosts { line: at, .. } if *at == line), "{text}: {error}");
+            let error = error.to_string();
+            assert!(error.starts_with("/etc/hull/certs.d/docker.io/hosts.toml:"), "{error}");
+            assert!(error.contains(part), "{text}: {error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in "\\PC{0,60}|([a-z_]{1,14} = [\\[\\]\"a-z0-9,]{0,12}\n|\\[host[.\"a-z:/]{0,20}\\]\n){0,6}") {
+            let _ = read(&text);
+        }
+    }
+}
