@@ -24,7 +24,7 @@ mod cli;
 mod values;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    for file in ["build.rs", "src/cli.rs", "src/values.rs"] {
+    for file in ["build.rs", "src/cli.rs", "src/bench/args.rs", "src/values.rs"] {
         println!("cargo::rerun-if-changed={file}");
     }
     let out = env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR for build scripts")?;

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The command line. Names and flags are crictl's where crictl has them.
 
+#[path = "bench/args.rs"]
+pub(crate) mod bench;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -107,6 +110,8 @@ pub(crate) enum Command {
     Rm(Remove),
     /// Have a container's log written to a new file, after the old one was renamed
     ReopenLog(OneContainer),
+    /// Measure how long pods take, on one endpoint or several side by side
+    Bench(bench::Bench),
     /// Print the completions for a shell
     Completion(Completion),
 }

@@ -48,7 +48,17 @@ impl Client {
 
     /// Connects to the runtime service.
     pub(crate) async fn runtime(&self) -> Result<Runtime, Error> {
-        let channel = connect(&self.runtime_endpoint).await?;
+        self.runtime_at(&self.runtime_endpoint).await
+    }
+
+    /// The runtime's endpoint as given.
+    pub(crate) fn runtime_endpoint(&self) -> &str {
+        &self.runtime_endpoint
+    }
+
+    /// Connects to the runtime service at another endpoint.
+    pub(crate) async fn runtime_at(&self, endpoint: &str) -> Result<Runtime, Error> {
+        let channel = connect(endpoint).await?;
         Ok(RuntimeServiceClient::new(channel)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES))
@@ -93,7 +103,7 @@ impl Client {
 }
 
 /// Turns `unix:///PATH`, `unix:/PATH` or `/PATH` into the path.
-fn socket_path(endpoint: &str) -> Result<&str, Error> {
+pub(crate) fn socket_path(endpoint: &str) -> Result<&str, Error> {
     let path =
         endpoint.strip_prefix("unix://").or_else(|| endpoint.strip_prefix("unix:")).unwrap_or(endpoint);
     if path.starts_with('/') {

@@ -10,8 +10,9 @@
 //! * `run` undoes what it made when a later step fails.
 //!
 //! `cli` parses the command line, `client` talks to the runtime, each file of `commands` holds a group
-//! of commands, `output` turns messages into tables, JSON and YAML, `logs` reads container logs.
+//! of commands, `bench` measures, `output` turns messages into tables, JSON and YAML, `logs` reads container logs.
 
+mod bench;
 mod cli;
 mod client;
 mod commands;

@@ -88,7 +88,8 @@ pub(crate) async fn stop(client: &Client, args: Stop) -> Result<u8, Failures> {
     failures.into_result()
 }
 
-async fn send_stop(
+/// Stops a container; `timeout` in seconds.
+pub(crate) async fn send_stop(
     client: &Client,
     runtime: &mut Runtime,
     operation: &'static str,

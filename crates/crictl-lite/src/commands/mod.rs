@@ -2,17 +2,18 @@
 //! The commands, a file for each group.
 
 mod completion;
-mod containers;
+pub(crate) mod containers;
 mod exec;
 mod images;
 mod info;
 mod inspect;
 mod logs;
-mod pods;
+pub(crate) mod pods;
 mod ps;
 mod run;
 mod stats;
 
+use crate::bench;
 use crate::cli::{Cli, Command};
 use crate::client::Client;
 use crate::error::Failures;
@@ -42,6 +43,7 @@ pub(crate) async fn run(cli: Cli) -> Result<u8, Failures> {
         Command::Exec(args) => return exec::exec(&client, args).await,
         Command::Stop(args) => return containers::stop(&client, args).await,
         Command::Rm(args) => return containers::remove(&client, args).await,
+        Command::Bench(args) => return bench::run(&client, &args).await,
         Command::Completion(args) => completion::print(args.shell)?,
         Command::ReopenLog(args) => containers::reopen_log(&client, &args.id).await?,
     }
