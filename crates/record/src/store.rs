@@ -21,6 +21,7 @@ pub struct RecordStore {
     quarantine: PathBuf,
     kind: &'static str,
     version: u32,
+    durability: Durability,
 }
 
 /// What a directory held.
@@ -65,7 +66,8 @@ impl RecordStore {
         kind: &'static str,
         version: u32,
     ) -> Result<Self> {
-        let store = Self { dir: dir.into(), quarantine: quarantine.into(), kind, version };
+        let durability = Durability::PowerCut;
+        let store = Self { dir: dir.into(), quarantine: quarantine.into(), kind, version, durability };
         for path in [&store.dir, &store.quarantine] {
             fs::create_dir_all(path).map_err(io_error("make directory", path))?;
         }
@@ -78,7 +80,14 @@ impl RecordStore {
         Ok(store)
     }
 
-    /// Writes a record so that it survives a power cut.
+    /// For records that mean nothing after a power cut: `put` and `delete` no longer sync. What a power cut
+    /// tears is found by the checksum.
+    #[must_use]
+    pub fn with_durability(self, durability: Durability) -> Self {
+        Self { durability, ..self }
+    }
+
+    /// Writes a record so that it survives a power cut, unless told otherwise.
     ///
     /// # Errors
     /// [`Error::Io`]: the former record is untouched, or, if only the last sync of the directory failed,
@@ -94,7 +103,7 @@ impl RecordStore {
         };
         let bytes = serde_json::to_vec(&envelope).map_err(encode)?;
         let path = self.path(id);
-        write_atomic(&path, &bytes, 0o600, Durability::PowerCut).map_err(io_error("write record", &path))
+        write_atomic(&path, &bytes, 0o600, self.durability).map_err(io_error("write record", &path))
     }
 
     /// Reads a record; `None` if there is none.
@@ -121,6 +130,9 @@ impl RecordStore {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(io_error("delete record", &path)(error)),
+        }
+        if self.durability == Durability::Process {
+            return Ok(());
         }
         failpoint!("record.delete.sync_dir").map_err(io_error("sync", &self.dir))?;
         fs::File::open(&self.dir).and_then(|dir| dir.sync_all()).map_err(io_error("sync", &self.dir))
