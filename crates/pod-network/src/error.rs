@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use crate::Protocol;
+
 /// The result of a network operation.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -69,6 +71,24 @@ pub enum Error {
         path: String,
         /// What is wrong.
         problem: String,
+    },
+    /// Another pod has a host port that is asked for.
+    #[error("host port {port} ({protocol}) is taken by pod sandbox {holder}")]
+    PortTaken {
+        /// The port.
+        port: u16,
+        /// Its protocol.
+        protocol: Protocol,
+        /// The pod sandbox's id.
+        holder: String,
+    },
+    /// Every address is given out.
+    #[error("network {network}: no address is free in {subnets}: remove pods, or configure larger subnets")]
+    NoAddress {
+        /// The network's name.
+        network: String,
+        /// Where it was looked for.
+        subnets: String,
     },
     /// The request cannot be met as it is.
     #[error("{0}")]

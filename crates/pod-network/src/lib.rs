@@ -1,17 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A pod's network: who gives it interfaces and addresses, and takes them back.
 //!
-//! [`PodNetwork`] has the backends [`cni`] (plugins run as programs) and [`mock`].
+//! [`PodNetwork`] has the backends [`cni`] (plugins run as programs), [`bridge`] (built in) and [`mock`].
 //!
 //! Attaching has two steps, so that a daemon that dies in between knows what to release:
 //! [`PodNetwork::plan`] decides everything, the exact configuration bytes included, and the caller
-//! makes that [`Attachment`] durable; only then does [`PodNetwork::attach`] run a plugin. `detach`
+//! makes that [`Attachment`] durable; only then does [`PodNetwork::attach`] do anything. `detach`
 //! replays the same bytes, whatever the configuration directory says by then.
 
+pub mod bridge;
 pub mod cni;
 #[cfg(feature = "contract")]
 pub mod contract;
 mod error;
+mod keyed;
 pub mod loopback;
 pub mod mock;
 
@@ -100,6 +102,16 @@ pub enum Protocol {
     Udp,
     /// SCTP.
     Sctp,
+}
+
+impl std::fmt::Display for Protocol {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Sctp => "sctp",
+        })
+    }
 }
 
 /// Name resolution for a pod.

@@ -6,19 +6,18 @@
 //! moment without operations but does not hold newcomers up while it waits: one hung ADD must not
 //! stop every other pod.
 
-use std::collections::HashMap;
-use std::hash::Hash;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Notify, OwnedMutexGuard};
 
 use super::target::Key;
+use crate::keyed::Keyed;
 
 /// All gates.
 #[derive(Debug, Default)]
 pub(super) struct Gates {
-    networks: Registry<String, Gate>,
-    attachments: Registry<Key, tokio::sync::Mutex<()>>,
+    networks: Keyed<String, Gate>,
+    attachments: Keyed<Key, tokio::sync::Mutex<()>>,
 }
 
 /// Holds the attachment alone and the network together with others.
@@ -46,10 +45,6 @@ struct State {
     shared: usize,
     alone: bool,
 }
-
-/// Things by key that live as long as somebody uses them.
-#[derive(Debug)]
-struct Registry<K, T>(Mutex<HashMap<K, Weak<T>>>);
 
 // === impl Gates ===
 
@@ -114,27 +109,6 @@ impl Drop for Entered {
     }
 }
 
-// === impl Registry ===
-
-impl<K, T> Default for Registry<K, T> {
-    fn default() -> Self {
-        Self(Mutex::default())
-    }
-}
-
-impl<K: Eq + Hash + Clone, T: Default> Registry<K, T> {
-    fn get(&self, key: &K) -> Arc<T> {
-        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(found) = map.get(key).and_then(Weak::upgrade) {
-            return found;
-        }
-        map.retain(|_, used| used.strong_count() > 0);
-        let new = Arc::new(T::default());
-        map.insert(key.clone(), Arc::downgrade(&new));
-        new
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -184,6 +158,6 @@ mod tests {
         assert!(!is_open(gates.enter(&key("a"))).await);
         drop(alone);
         assert!(is_open(gates.enter_alone("n")).await);
-        assert_eq!(gates.attachments.0.lock().unwrap().values().filter(|w| w.strong_count() > 0).count(), 0);
+        assert_eq!(gates.attachments.in_use(), 0);
     }
 }

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Garbage: leases that nobody knows. And, where a lease was lost, what the attachment still knows.
+
+use std::sync::Arc;
+
+use super::{Shared, blocking, detach, unplug};
+use crate::{Attachment, Result};
+
+/// Releases what is neither valid nor attached by this process. Every lease is tried; the first failure
+/// is returned, further ones are logged.
+pub(super) async fn gc(shared: &Arc<Shared>, valid: &[Attachment]) -> Result<()> {
+    for (id, ips) in unplug::take_stuck(shared) {
+        let turn = shared.turn(&id).await;
+        if shared.book().get(&id).is_none() {
+            unplug::later(shared, id, ips, turn);
+        }
+    }
+    let mut first = reopen(shared, valid).await;
+    let is_valid = |id: &str| valid.iter().any(|attachment| attachment.sandbox_id == id);
+    let stale: Vec<String> = {
+        let book = shared.book();
+        let ids = book.iter().map(|lease| &lease.sandbox_id);
+        ids.filter(|id| !is_valid(id) && !book.is_live(id)).cloned().collect()
+    };
+    for id in stale {
+        let turn = shared.turn(&id).await;
+        // Looked at again: it may have been attached anew while its turn was waited for.
+        if shared.book().is_live(&id) {
+            continue;
+        }
+        tracing::info!(sandbox = id, network = shared.config.name, "releasing a lease that nobody knows");
+        match detach::release(shared, &id, turn).await {
+            Err(error) if first.is_err() => tracing::warn!(%error, "collecting garbage failed further"),
+            Err(error) => first = Err(error),
+            Ok(()) => {}
+        }
+    }
+    first
+}
+
+/// Opens the host ports of pods whose lease had to be read back from their link.
+async fn reopen(shared: &Arc<Shared>, valid: &[Attachment]) -> Result<()> {
+    let mut opened = false;
+    for attachment in valid {
+        let lease = shared.book().open_ports(attachment);
+        let Some(lease) = lease else { continue };
+        opened |= !lease.port_mappings.is_empty();
+        let (leases, next) = (shared.leases.clone(), shared.book().next());
+        blocking("write a lease that was lost", move || leases.put(&lease, next)).await?;
+    }
+    if opened { shared.sync_rules().await } else { Ok(()) }
+}

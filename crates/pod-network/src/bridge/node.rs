@@ -1,0 +1,415 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The host's side: the bridge with its addresses, and the kernel's settings. Blocking; may be done
+//! any number of times.
+//!
+//! ```text
+//! look at links, addresses, routes -> is the name ours? are the subnets free? -> make or mend the bridge
+//!     -> settings -> what is plugged in: leases that were lost
+//! ```
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::path::Path;
+
+use hull_failpoint::failpoint;
+
+use super::config::BridgeConfig;
+use super::lease::Lease;
+use super::link::{self, Address, Link, Route};
+use super::names;
+use super::netlink::{Netlink, errno};
+use super::subnet::Subnet;
+use super::sysctl;
+
+/// Where no default route tells otherwise.
+const USUAL_MTU: u32 = 1500;
+
+/// The bridge, ready for pods.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Node {
+    pub(super) index: u32,
+    pub(super) mtu: u32,
+    /// Those of the configured that this kernel has the family of.
+    pub(super) subnets: Vec<Subnet>,
+}
+
+/// Why the bridge cannot be used: words for people.
+#[derive(Debug)]
+pub(super) struct Problem(pub(super) String);
+
+type Result<T> = std::result::Result<T, Problem>;
+
+/// What the host has.
+#[derive(Debug, Default)]
+struct View {
+    links: Vec<Link>,
+    addresses: Vec<Address>,
+    routes: Vec<Route>,
+}
+
+/// Makes the bridge or mends it, and tells which pods it has that are not among `held`.
+pub(super) fn prepare(config: &BridgeConfig, held: &[Lease]) -> Result<(Node, Vec<Lease>)> {
+    let mut netlink = Netlink::route().map_err(io_problem("open a netlink socket"))?;
+    let view = View::take(&mut netlink)?;
+    let subnets = usable(&config.subnets, Path::new("/proc/sys/net/ipv6").exists())?;
+    let mtu = config.mtu.unwrap_or_else(|| view.default_mtu());
+    view.refuse_overlap(config, &subnets)?;
+    refuse_strangers(config, held)?;
+    let index = match view.bridge(config)? {
+        Some(index) => index,
+        None => create(&mut netlink, config)?,
+    };
+    shape(&mut netlink, config, &view, index, &subnets, mtu)?;
+    settings(&config.name, &subnets).map_err(io_problem("prepare the node"))?;
+    // A bridge that was made anew gets the pods back that the one before had.
+    let lost = held
+        .iter()
+        .map(|lease| names::host_link(&lease.sandbox_id))
+        .filter(|name| view.is_loose(name, index));
+    let requests: Vec<_> =
+        lost.flat_map(|name| [link::join(&name, index), link::set_hairpin(&name)]).collect();
+    if !requests.is_empty() {
+        netlink.batch(requests).map_err(io_problem("plug pods in again"))?;
+    }
+    Ok((Node { index, mtu, subnets }, view.found(index, held)))
+}
+
+/// Removes a bridge that has no ports. Whether it was ours is known by its alias.
+pub(super) fn remove(config: &BridgeConfig) -> io::Result<()> {
+    let mut netlink = Netlink::route()?;
+    let links = link::links(&mut netlink)?;
+    let Some(bridge) = links.iter().find(|it| it.name == config.name) else { return Ok(()) };
+    let ours = bridge.is_bridge && bridge.alias.as_deref() == Some(&config.owner());
+    if !ours || links.iter().any(|it| it.controller == Some(bridge.index)) {
+        return Ok(());
+    }
+    failpoint!("bridge.node.remove")?;
+    netlink.batch(vec![link::delete(&config.name)])
+}
+
+/// Whether the host has a link of this name on the bridge, and it is up.
+pub(super) fn is_plugged(name: &str, bridge: u32) -> io::Result<bool> {
+    let links = link::links(&mut Netlink::route()?)?;
+    Ok(links.iter().any(|it| it.name == name && it.controller == Some(bridge) && it.up))
+}
+
+fn usable(subnets: &[Subnet], has_ipv6: bool) -> Result<Vec<Subnet>> {
+    let (usable, without): (Vec<Subnet>, Vec<Subnet>) =
+        subnets.iter().partition(|subnet| subnet.is_ipv4() || has_ipv6);
+    if usable.is_empty() {
+        return Err(Problem(
+            "this kernel has no IPv6, and no IPv4 subnet is configured: set network.bridge.subnets"
+                .to_owned(),
+        ));
+    }
+    for subnet in without {
+        tracing::info!(%subnet, "this kernel has no IPv6: pods get IPv4 addresses alone");
+    }
+    Ok(usable)
+}
+
+/// Pods that were given addresses of other subnets would lose them.
+fn refuse_strangers(config: &BridgeConfig, held: &[Lease]) -> Result<()> {
+    let known = |ip: &IpAddr| config.subnets.iter().any(|subnet| subnet.contains(*ip));
+    match held.iter().find(|lease| !lease.ips.iter().all(known)) {
+        Some(lease) => Err(Problem(format!(
+            "pod sandbox {} has addresses ({}) that are not in network.bridge.subnets: remove the pods that run, or configure the subnets that they were given",
+            lease.sandbox_id,
+            lease.ips.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+        ))),
+        None => Ok(()),
+    }
+}
+
+fn create(netlink: &mut Netlink, config: &BridgeConfig) -> Result<u32> {
+    let step = "make the bridge";
+    failpoint!("bridge.node.create").map_err(io_problem(step))?;
+    let requests = link::create_bridge(&config.name, names::bridge_mac(&config.name), &config.owner());
+    netlink.batch(requests).map_err(io_problem(step))?;
+    let links = link::links(netlink).map_err(io_problem(step))?;
+    let found = links.iter().find(|it| it.name == config.name);
+    found.map(|it| it.index).ok_or_else(|| Problem(format!("{} was made and is gone again", config.name)))
+}
+
+/// Addresses, MTU, up; what a bridge must have before it is up is set before.
+fn shape(
+    netlink: &mut Netlink,
+    config: &BridgeConfig,
+    view: &View,
+    index: u32,
+    subnets: &[Subnet],
+    mtu: u32,
+) -> Result<()> {
+    let (name, step) = (config.name.as_str(), "set the bridge up");
+    failpoint!("bridge.node.shape").map_err(io_problem(step))?;
+    if subnets.iter().any(|subnet| !subnet.is_ipv4()) {
+        // Its addresses are ours alone; a pod must not reconfigure the host by router advertisements.
+        for (key, value) in [("disable_ipv6", "0"), ("accept_dad", "0"), ("accept_ra", "0")] {
+            sysctl::set(&["ipv6", "conf", name, key], value).map_err(io_problem(step))?;
+        }
+    }
+    let mut requests = vec![link::set_bridge(index, &config.owner(), mtu)];
+    let wanted = |ip: IpAddr, prefix: u8| subnets.iter().any(|s| s.gateway() == ip && s.prefix() == prefix);
+    let now: Vec<&Address> =
+        view.addresses.iter().filter(|it| it.link == index && !is_link_local(it.ip)).collect();
+    requests.extend(
+        now.iter()
+            .filter(|it| !wanted(it.ip, it.prefix))
+            .map(|it| link::delete_address(index, it.ip, it.prefix)),
+    );
+    for subnet in subnets {
+        if !now.iter().any(|it| it.ip == subnet.gateway() && it.prefix == subnet.prefix()) {
+            requests.push(link::add_address(index, subnet.gateway(), subnet.prefix()));
+        }
+    }
+    match netlink.batch(requests) {
+        // A twin of this call was faster.
+        Err(error) if errno(&error) == Some(libc::EEXIST) => Ok(()),
+        other => other.map_err(io_problem(step)),
+    }
+}
+
+/// Forwarding, and host ports on 127.0.0.1.
+fn settings(bridge: &str, subnets: &[Subnet]) -> io::Result<()> {
+    if subnets.iter().any(Subnet::is_ipv4) {
+        sysctl::set(&["ipv4", "ip_forward"], "1")?;
+        sysctl::set(&["ipv4", "conf", bridge, "route_localnet"], "1")?;
+    }
+    let forwarding: sysctl::Parts<'_> = &["ipv6", "conf", "all", "forwarding"];
+    if subnets.iter().any(|subnet| !subnet.is_ipv4()) && sysctl::get(forwarding)?.as_deref() == Some("0") {
+        // A host that forwards takes no router advertisements unless told so: uplinks that live by them
+        // (accept_ra = 1) would lose their default route.
+        for link in fs::read_dir("/proc/sys/net/ipv6/conf")?.flatten() {
+            let link = link.file_name().to_string_lossy().into_owned();
+            let accept: sysctl::Parts<'_> = &["ipv6", "conf", &link, "accept_ra"];
+            let is_link = !matches!(link.as_str(), "all" | "default") && link != bridge;
+            if is_link && sysctl::get(accept)?.as_deref() == Some("1") {
+                sysctl::set(accept, "2")?;
+            }
+        }
+        sysctl::set(forwarding, "1")?;
+    }
+    Ok(())
+}
+
+fn is_link_local(ip: IpAddr) -> bool {
+    matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local())
+}
+
+fn io_problem(step: &'static str) -> impl FnOnce(io::Error) -> Problem {
+    move |error| Problem(format!("cannot {step}: {error}"))
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+// === impl Node ===
+
+impl Node {
+    pub(super) fn has_ipv6(&self) -> bool {
+        self.subnets.iter().any(|subnet| !subnet.is_ipv4())
+    }
+}
+
+// === impl View ===
+
+impl View {
+    fn take(netlink: &mut Netlink) -> Result<Self> {
+        let step = "look at the node's links";
+        Ok(Self {
+            links: link::links(netlink).map_err(io_problem(step))?,
+            addresses: link::addresses(netlink).map_err(io_problem(step))?,
+            routes: link::routes(netlink).map_err(io_problem(step))?,
+        })
+    }
+
+    fn name_of(&self, index: u32) -> &str {
+        self.links.iter().find(|it| it.index == index).map_or("a link", |it| &it.name)
+    }
+
+    /// The MTU of the link of the default route: packets that leave must fit.
+    fn default_mtu(&self) -> u32 {
+        let uplink = self.routes.iter().find(|it| it.to.is_none()).and_then(|it| it.link);
+        let mtu = self.links.iter().find(|it| Some(it.index) == uplink).map(|it| it.mtu);
+        mtu.filter(|mtu| *mtu >= 1280).unwrap_or(USUAL_MTU)
+    }
+
+    /// The bridge, if it is there and ours (or nobody's).
+    fn bridge(&self, config: &BridgeConfig) -> Result<Option<u32>> {
+        let name = &config.name;
+        let Some(bridge) = self.links.iter().find(|it| it.name == *name) else { return Ok(None) };
+        let other = "set network.bridge.name to a name that is free";
+        if !bridge.is_bridge {
+            return Err(Problem(format!("the link {name} is no bridge: {other}")));
+        }
+        match &bridge.alias {
+            Some(owner) if *owner == config.owner() => return Ok(Some(bridge.index)),
+            Some(owner) => {
+                return Err(Problem(format!(
+                    "the bridge {name} belongs to another program ({owner}): {other}"
+                )));
+            }
+            None => {}
+        }
+        let foreign = self.addresses.iter().find(|it| it.link == bridge.index && !is_link_local(it.ip));
+        let port = self.links.iter().find(|it| it.controller == Some(bridge.index));
+        match (foreign, port) {
+            (Some(address), _) => Err(Problem(format!(
+                "the bridge {name} has the address {} that Hull did not give it: {other}",
+                address.ip
+            ))),
+            (None, Some(port)) => Err(Problem(format!(
+                "the bridge {name} has the port {} that Hull did not make: {other}",
+                port.name
+            ))),
+            (None, None) => Ok(Some(bridge.index)),
+        }
+    }
+
+    fn refuse_overlap(&self, config: &BridgeConfig, subnets: &[Subnet]) -> Result<()> {
+        let own = self.links.iter().find(|it| it.name == config.name).map(|it| it.index);
+        let addresses =
+            self.addresses.iter().filter_map(|it| Some((Subnet::around(it.ip, it.prefix)?, Some(it.link))));
+        let routes = self.routes.iter().filter_map(|it| Some((it.to?, it.link)));
+        for (range, link) in addresses.chain(routes).filter(|(_, link)| own.is_none() || *link != own) {
+            if let Some(subnet) = subnets.iter().find(|subnet| subnet.overlaps(&range)) {
+                return Err(Problem(format!(
+                    "the subnet {subnet} overlaps {range}, which the node reaches by {}: set network.bridge.subnets",
+                    link.map_or("another way", |link| self.name_of(link))
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether there is a link of this name, and it is not on the bridge.
+    fn is_loose(&self, name: &str, bridge: u32) -> bool {
+        self.links.iter().any(|it| it.name == name && it.controller != Some(bridge))
+    }
+
+    /// Pods that are plugged in without a lease: it was lost, or its record is in quarantine.
+    fn found(&self, bridge: u32, held: &[Lease]) -> Vec<Lease> {
+        let ports = self.links.iter().filter(|it| it.controller == Some(bridge));
+        let read = ports.filter_map(|it| names::read_alias(&it.name, it.alias.as_deref()?));
+        read.filter(|(id, _)| !held.iter().any(|lease| lease.sandbox_id == *id))
+            .map(|(sandbox_id, ips)| Lease { sandbox_id, ips, port_mappings: Vec::new(), found: true })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(index: u32, name: &str, is_bridge: bool) -> Link {
+        Link { index, name: name.to_owned(), is_bridge, controller: None, alias: None, mtu: 9000, up: true }
+    }
+
+    fn address(link: u32, ip: &str, prefix: u8) -> Address {
+        Address { link, ip: ip.parse().unwrap(), prefix }
+    }
+
+    fn config() -> BridgeConfig {
+        BridgeConfig::default()
+    }
+
+    fn bridge_problem(bridge: Link, address_: Option<Address>, port: Option<Link>) -> String {
+        let view = View {
+            links: std::iter::once(bridge).chain(port).collect(),
+            addresses: address_.into_iter().collect(),
+            routes: vec![],
+        };
+        view.bridge(&config()).map(|found| format!("{found:?}")).unwrap_or_else(|problem| problem.0)
+    }
+
+    #[test]
+    fn a_link_of_the_bridges_name_must_be_ours() {
+        let named = |alias: &str| Link { alias: Some(alias.to_owned()), ..link(7, "hull0", true) };
+        let port = Link { controller: Some(7), ..link(8, "eth9", false) };
+        let gateway = || Some(address(7, "10.85.0.1", 16));
+        assert_eq!(bridge_problem(link(7, "br0", true), None, None), "None");
+        assert_eq!(bridge_problem(link(7, "hull0", true), Some(address(7, "fe80::1", 64)), None), "Some(7)");
+        assert_eq!(bridge_problem(named(&config().owner()), gateway(), Some(port.clone())), "Some(7)");
+        for (problem, part) in [
+            (bridge_problem(link(7, "hull0", false), None, None), "no bridge"),
+            (bridge_problem(named("hull /other"), None, None), "hull /other"),
+            (bridge_problem(link(7, "hull0", true), gateway(), None), "10.85.0.1"),
+            (bridge_problem(link(7, "hull0", true), None, Some(port)), "eth9"),
+        ] {
+            assert!(problem.contains(part) && problem.contains("network.bridge.name"), "{problem}");
+        }
+    }
+
+    #[test]
+    fn subnets_must_not_be_elsewhere() {
+        let config = config();
+        let mut view =
+            View { links: vec![link(2, "eth0", false), link(7, "hull0", true)], ..View::default() };
+        view.addresses = vec![address(2, "192.0.2.7", 24), address(7, "10.85.0.1", 16)];
+        view.routes = vec![
+            Route { to: None, link: Some(2) },
+            Route { to: Subnet::around("10.85.0.0".parse().unwrap(), 16), link: Some(7) },
+        ];
+        view.refuse_overlap(&config, &config.subnets).unwrap();
+        view.addresses.push(address(2, "10.85.3.4", 32));
+        let problem = view.refuse_overlap(&config, &config.subnets).unwrap_err().0;
+        assert!(
+            problem.contains("10.85.0.0/16 overlaps 10.85.3.4/32") && problem.contains("eth0"),
+            "{problem}"
+        );
+        view.addresses.pop();
+        view.routes.push(Route { to: Subnet::around("10.0.0.0".parse().unwrap(), 8), link: None });
+        assert!(view.refuse_overlap(&config, &config.subnets).unwrap_err().0.contains("10.0.0.0/8"));
+    }
+
+    #[test]
+    fn the_default_routes_mtu_is_the_pods() {
+        let mut view = View { links: vec![link(2, "eth0", false)], ..View::default() };
+        assert_eq!(view.default_mtu(), 1500);
+        view.routes = vec![Route { to: None, link: Some(2) }];
+        assert_eq!(view.default_mtu(), 9000);
+    }
+
+    #[test]
+    fn a_kernel_without_ipv6_leaves_ipv4() {
+        let subnets = config().subnets;
+        assert_eq!(usable(&subnets, true).unwrap(), subnets);
+        assert_eq!(usable(&subnets, false).unwrap(), subnets[..1]);
+        assert!(usable(&subnets[1..], false).unwrap_err().0.contains("no IPv6"));
+    }
+
+    #[test]
+    fn pods_keep_the_subnets_that_they_were_given() {
+        let lease =
+            |ip: &str| Lease { sandbox_id: "web".into(), ips: vec![ip.parse().unwrap()], ..Lease::default() };
+        refuse_strangers(&config(), &[lease("10.85.0.2")]).unwrap();
+        let problem = refuse_strangers(&config(), &[lease("10.99.0.2")]).unwrap_err().0;
+        assert!(problem.contains("web") && problem.contains("10.99.0.2"), "{problem}");
+    }
+
+    #[test]
+    fn a_lost_lease_is_read_back_from_its_link() {
+        let ips: Vec<IpAddr> = vec!["10.85.0.9".parse().unwrap()];
+        let port = Link {
+            controller: Some(7),
+            alias: Some(names::alias("web", &ips)),
+            ..link(8, &names::host_link("web"), false)
+        };
+        let view = View {
+            links: vec![port, Link { controller: Some(7), ..link(9, "tap0", false) }],
+            ..View::default()
+        };
+        let found = view.found(7, &[]);
+        assert_eq!(
+            (found.len(), &found[0].sandbox_id, &found[0].ips, found[0].found),
+            (1, &"web".to_owned(), &ips, true)
+        );
+        assert_eq!(view.found(7, &found), []);
+        assert_eq!(view.found(6, &[]), []);
+    }
+}
