@@ -17,6 +17,7 @@ use hull_oci_runtime::OciRuntime;
 use hull_oci_runtime::cli::{CrunRuntime, Deadlines, RuncRuntime, RuntimeConfig};
 use hull_oci_runtime::mock::{MockRuntime, World};
 use hull_pod_network::PodNetwork;
+use hull_pod_network::bridge::{BridgeConfig, BridgeNetwork};
 use hull_pod_network::cni::{CniConfig, CniNetwork};
 use hull_pod_network::mock::MockNetwork;
 
@@ -35,8 +36,16 @@ pub(crate) struct Backends {
     pub(crate) handlers: BTreeMap<String, Handler>,
     /// Those of them that are mocks, for tests to steer.
     pub(crate) mocks: Mocks,
-    /// To be ended by name: its watcher is a task.
-    pub(crate) cni: Option<Arc<CniNetwork>>,
+    /// To be ended by name: its tasks.
+    pub(crate) network_end: NetworkEnd,
+}
+
+/// What of a network has to be ended.
+#[derive(Debug, Clone)]
+pub(crate) enum NetworkEnd {
+    Cni(Arc<CniNetwork>),
+    Bridge(Arc<BridgeNetwork>),
+    Nothing,
 }
 
 /// The mock backends of a daemon: what a test fails, delays and looks at. `None` where the backend is real.
@@ -81,17 +90,19 @@ impl Backends {
                 ns_dir: config.run_root.join("ns"),
             }))
         };
-        let mut cni = None;
-        let network: Arc<dyn PodNetwork> = match config.network.backend {
+        let (network, network_end): (Arc<dyn PodNetwork>, _) = match config.network.backend {
             NetworkBackend::Mock => {
                 let mock = Arc::new(MockNetwork::persistent(mock_dir.join("network.json"))?);
                 mocks.network = Some(mock.clone());
-                mock
+                (mock, NetworkEnd::Nothing)
             }
             NetworkBackend::Cni => {
                 let network = Arc::new(CniNetwork::new(cni_config(config))?);
-                cni = Some(network.clone());
-                network
+                (network.clone(), NetworkEnd::Cni(network))
+            }
+            NetworkBackend::Bridge => {
+                let network = Arc::new(BridgeNetwork::open(bridge_config(config)).await?);
+                (network.clone(), NetworkEnd::Bridge(network))
             }
         };
         let images: Arc<dyn ImageStore> = match config.images.backend {
@@ -112,7 +123,20 @@ impl Backends {
             }
         };
         let handlers = handlers(config, cgroups.as_ref(), &mock_dir, &mut mocks)?;
-        Ok(Self { node, netns, network, images, handlers, mocks, cni })
+        Ok(Self { node, netns, network, images, handlers, mocks, network_end })
+    }
+}
+
+// === impl NetworkEnd ===
+
+impl NetworkEnd {
+    /// Ends it and waits.
+    pub(crate) async fn shutdown(self) {
+        match self {
+            Self::Cni(network) => network.shutdown().await,
+            Self::Bridge(network) => network.shutdown().await,
+            Self::Nothing => {}
+        }
     }
 }
 
@@ -131,6 +155,18 @@ fn cni_config(config: &Config) -> CniConfig {
         del_deadline: config.timeouts.network,
         exclusive: config.network.exclusive,
         ..CniConfig::default()
+    }
+}
+
+fn bridge_config(config: &Config) -> BridgeConfig {
+    let bridge = &config.network.bridge;
+    BridgeConfig {
+        name: bridge.name.clone(),
+        subnets: bridge.subnets.clone(),
+        mtu: bridge.mtu,
+        state_dir: config.root.join("bridge"),
+        quarantine: config.root.join("quarantine"),
+        ..BridgeConfig::default()
     }
 }
 

@@ -22,7 +22,7 @@ use tokio::task::JoinHandle;
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 
-use crate::backends::{Backends, Mocks};
+use crate::backends::{Backends, Mocks, NetworkEnd};
 use crate::config::Config;
 use crate::context::{self, Context};
 use crate::error::{Error, Result};
@@ -37,7 +37,7 @@ use crate::service::runtime::Runtime;
 pub struct Server {
     ctx: Context,
     mocks: Mocks,
-    cni: Option<Arc<hull_pod_network::cni::CniNetwork>>,
+    network_end: NetworkEnd,
     serving: JoinHandle<std::result::Result<(), tonic::transport::Error>>,
     stop_serving: CancellationToken,
     listen: PathBuf,
@@ -61,13 +61,13 @@ impl Server {
         let locks = vec![lock(&layout.root)?, lock(&layout.run_root)?];
         let listen = config.listen.clone();
         let backends = Backends::open(&config).await?;
-        let (mocks, cni) = (backends.mocks.clone(), backends.cni.clone());
+        let (mocks, network_end) = (backends.mocks.clone(), backends.network_end.clone());
         let ctx = Arc::new(context::Daemon::new(config, layout, backends)?);
         recovery::recover(&ctx).await?;
         let listener = bind(&listen).await?;
         let stop_serving = CancellationToken::new();
         let serving = tokio::spawn(serve(ctx.clone(), listener, stop_serving.clone()));
-        Ok(Self { ctx, mocks, cni, serving, stop_serving, listen, _locks: locks })
+        Ok(Self { ctx, mocks, network_end, serving, stop_serving, listen, _locks: locks })
     }
 
     /// Starts a daemon on mock backends with everything it writes below `dir`: a whole CRI server for
@@ -119,9 +119,7 @@ impl Server {
         if tokio::time::timeout(std::time::Duration::from_secs(1), &mut serving).await.is_err() {
             serving.abort();
         }
-        if let Some(cni) = self.cni {
-            cni.shutdown().await;
-        }
+        self.network_end.shutdown().await;
         let _ = std::fs::remove_file(&self.listen);
     }
 }

@@ -263,6 +263,7 @@ fn network_code(error: &hull_pod_network::Error) -> Code {
         E::TimedOut { .. } => Code::DeadlineExceeded,
         E::Attach { source, .. } => network_code(source),
         E::Invalid(_) => Code::InvalidArgument,
+        E::PortTaken { .. } => Code::FailedPrecondition,
         _ => Code::Internal,
     }
 }

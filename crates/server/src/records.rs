@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The daemon's records on disk: `<root>/records/{sandboxes,containers,attachments}/ID.json`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use hull_record::{Quarantined, RecordStore};
 use serde::Serialize;
@@ -15,6 +15,7 @@ pub(crate) struct Records {
     sandboxes: RecordStore,
     containers: RecordStore,
     attachments: RecordStore,
+    quarantine: PathBuf,
 }
 
 /// Everything that was on disk.
@@ -38,6 +39,7 @@ impl Records {
             sandboxes: open("sandboxes", "sandbox")?,
             containers: open("containers", "container")?,
             attachments: open("attachments", "attachment")?,
+            quarantine,
         })
     }
 
@@ -53,6 +55,19 @@ impl Records {
         all.quarantined.extend(containers.quarantined);
         all.quarantined.extend(attachments.quarantined);
         Ok(all)
+    }
+
+    /// Whether an attachment went into quarantine, now or at an earlier start, and still is there.
+    pub(crate) fn has_lost_attachments(&self) -> Result<bool> {
+        let dir = &self.quarantine;
+        let entries = std::fs::read_dir(dir).map_err(|e| Error::io(format!("list {}", dir.display()), e))?;
+        for entry in entries {
+            let entry = entry.map_err(|e| Error::io(format!("list {}", dir.display()), e))?;
+            if entry.file_name().as_encoded_bytes().starts_with(b"attachment-") {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     pub(crate) async fn put_sandbox(&self, record: SandboxRecord) -> Result<()> {

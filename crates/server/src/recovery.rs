@@ -12,6 +12,7 @@
 //! container created/running  -> watched again; ended meanwhile: exited, with the code from the exit file
 //! container created, but the runtime says running -> running (its start was not recorded)
 //! attachment without a pod   -> released
+//! network has more than that -> collected, in the background
 //! ```
 
 use std::sync::Arc;
@@ -19,12 +20,13 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use hull_oci_runtime::{Exit, ExitSource, RuntimeStatus};
+use hull_pod_network::Attachment;
 use tokio::task::JoinSet;
 
 use crate::claim;
 use crate::container;
 use crate::context::Context;
-use crate::error::{Result, chain};
+use crate::error::{Error, Result, chain};
 use crate::model::{AttachmentRecord, ContainerPhase, ContainerRecord, SandboxPhase, SandboxRecord};
 use crate::records::AllRecords;
 use crate::sandbox;
@@ -41,10 +43,39 @@ pub(crate) async fn recover(ctx: &Context) -> Result<()> {
         tracing::error!(id = bad.id, reason = bad.reason, path = %bad.path.display(), "record cannot be read: put into quarantine");
     }
     let AllRecords { sandboxes, containers, attachments, .. } = all;
+    let known: Vec<Attachment> = attachments.iter().map(|record| record.attachment.clone()).collect();
     side_by_side(ctx, containers, container_record).await;
     side_by_side(ctx, sandboxes, sandbox_record).await;
     side_by_side(ctx, attachments, attachment_record).await;
+    ctx.tasks.spawn(collect_network_garbage(ctx.clone(), known));
     Ok(())
+}
+
+/// What the network holds for pods that no record knows any more. In the background: new pods need not wait for it.
+async fn collect_network_garbage(ctx: Context, known: Vec<Attachment>) {
+    let deadline = ctx.config.timeouts.network;
+    let collect = async {
+        let records = ctx.records.clone();
+        if crate::records::blocking(move || records.has_lost_attachments()).await? {
+            // The pod of a record that cannot be read may live, and needs its addresses.
+            tracing::warn!(
+                "attachments are in quarantine: what the network holds for pods that are gone is kept until they are removed there"
+            );
+            return Ok(());
+        }
+        ctx.network.gc(&known).await?;
+        Ok::<_, Error>(())
+    };
+    let stage = "collect the network's garbage";
+    let result = tokio::select! {
+        () = ctx.shutdown.cancelled() => return,
+        result = tokio::time::timeout(deadline, collect) => result.unwrap_or_else(|_| {
+            Err(Error::DeadlineExceeded { operation: "recovery", id: "network".to_owned(), stage, after: deadline })
+        }),
+    };
+    if let Err(error) = result {
+        tracing::warn!(error = %chain(&error), "the network's garbage is not all collected; the next start tries again");
+    }
 }
 
 /// Every record in a task of its own, which the start waits for only so long.

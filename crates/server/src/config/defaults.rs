@@ -6,11 +6,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use hull_pod_network::bridge;
 use oci_spec::runtime::Capability;
 
 use super::{
-    CgroupDriver, Config, ContainersConfig, HandlerConfig, ImagesBackend, ImagesConfig, LogLevel,
-    NetworkBackend, NetworkConfig, RuntimeConfig, RuntimeKind, StreamingConfig, Timeouts,
+    BridgeSettings, CgroupDriver, Config, ContainersConfig, HandlerConfig, ImagesBackend, ImagesConfig,
+    LogLevel, NetworkBackend, NetworkConfig, RuntimeConfig, RuntimeKind, StreamingConfig, Timeouts,
 };
 
 /// What a container may do unless it asks for more or less: enough for programs that start as root
@@ -60,6 +61,7 @@ impl Config {
                 cni_bin_dirs: vec![dir.join("cni/bin")],
                 netns_dir: run_root.join("netns"),
                 exclusive: false,
+                bridge: BridgeSettings::default(),
             },
             images: ImagesConfig {
                 backend: ImagesBackend::Mock,
@@ -85,7 +87,14 @@ impl Default for NetworkConfig {
             cni_bin_dirs: vec![PathBuf::from("/opt/cni/bin"), PathBuf::from("/usr/lib/cni")],
             netns_dir: PathBuf::from("/run/netns"),
             exclusive: false,
+            bridge: BridgeSettings::default(),
         }
+    }
+}
+
+impl Default for BridgeSettings {
+    fn default() -> Self {
+        Self { name: bridge::DEFAULT_NAME.to_owned(), subnets: bridge::default_subnets(), mtu: None }
     }
 }
 

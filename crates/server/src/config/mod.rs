@@ -34,6 +34,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use hull_pod_network::bridge::Subnet;
 use oci_spec::runtime::Capability;
 
 pub use error::ConfigError;
@@ -136,6 +137,19 @@ pub struct NetworkConfig {
     pub netns_dir: PathBuf,
     /// Whether no other program attaches to these networks: only then is CNI's GC verb used. `false`.
     pub exclusive: bool,
+    /// `[network.bridge]`.
+    pub bridge: BridgeSettings,
+}
+
+/// `[network.bridge]`: the built-in network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BridgeSettings {
+    /// The bridge's name; several daemons on one node need one each. `hull0`.
+    pub name: String,
+    /// One subnet, or one of each family; the first is the primary one. `10.85.0.0/16` and an IPv6 /64.
+    pub subnets: Vec<Subnet>,
+    /// The MTU of bridge and pods; `None`: that of the default route's link, or 1500. Not set.
+    pub mtu: Option<u32>,
 }
 
 /// How pods are wired.
@@ -143,6 +157,8 @@ pub struct NetworkConfig {
 pub enum NetworkBackend {
     /// CNI plugins.
     Cni,
+    /// A bridge of our own.
+    Bridge,
     /// In memory.
     Mock,
 }
@@ -185,7 +201,7 @@ pub struct Timeouts {
     pub start: Duration,
     /// How long, after its grace period and SIGKILL, a container may take to die. `1m`.
     pub stop_extra: Duration,
-    /// One CNI operation on one pod. `2m`.
+    /// One operation of the network on one pod. `2m`.
     pub network: Duration,
     /// How long, beyond its own timeout, an exec may take to be cleaned up. `10s`.
     pub exec_extra: Duration,

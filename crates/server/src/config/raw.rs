@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use hull_pod_network::bridge::{self, Subnet};
 use oci_spec::runtime::Capability;
 
 use super::section::{Found, Section};
@@ -60,6 +61,15 @@ pub(super) struct RawNetwork {
     pub(super) cni_bin_dirs: Given<Vec<PathBuf>>,
     pub(super) netns_dir: Given<PathBuf>,
     pub(super) exclusive: Given<bool>,
+    pub(super) bridge: RawBridge,
+}
+
+/// `[network.bridge]`.
+#[derive(Debug)]
+pub(super) struct RawBridge {
+    pub(super) name: Given<String>,
+    pub(super) subnets: Given<Vec<Subnet>>,
+    pub(super) mtu: Given<u32>,
 }
 
 /// `[images]`.
@@ -210,23 +220,40 @@ fn raw_handler(place: &Place, section: &Section<'_>) -> Result<RawHandler, Confi
 }
 
 fn network(section: &Section<'_>) -> Result<RawNetwork, ConfigError> {
-    section.only(&["backend", "cni_conf_dir", "cni_bin_dirs", "netns_dir", "exclusive"])?;
-    let words = [("cni", Some(NetworkBackend::Cni)), ("bridge", None), ("mock", Some(NetworkBackend::Mock))];
-    let backend = match section.word("backend", &words)? {
-        None => None,
-        Some(Found { value: Some(value), place }) => Some(Found { value, place }),
-        Some(Found { value: None, place }) => {
-            let problem = "= \"bridge\" is not supported yet: use \"cni\" with the bridge plugin";
-            return Err(section.bad("backend", &place, problem));
-        }
-    };
+    const BACKENDS: [(&str, NetworkBackend); 3] =
+        [("cni", NetworkBackend::Cni), ("bridge", NetworkBackend::Bridge), ("mock", NetworkBackend::Mock)];
+    section.only(&["backend", "cni_conf_dir", "cni_bin_dirs", "netns_dir", "exclusive", "bridge"])?;
     Ok(RawNetwork {
-        backend,
+        backend: section.word("backend", &BACKENDS)?,
         cni_conf_dir: section.path("cni_conf_dir")?,
         cni_bin_dirs: section.paths("cni_bin_dirs")?,
         netns_dir: section.path("netns_dir")?,
         exclusive: section.boolean("exclusive")?,
+        bridge: raw_bridge(&section.section("bridge")?)?,
     })
+}
+
+fn raw_bridge(section: &Section<'_>) -> Result<RawBridge, ConfigError> {
+    section.only(&["name", "subnets", "mtu"])?;
+    let name = section.string("name")?;
+    if let Some(given) = &name {
+        bridge::check_bridge_name(&given.value).map_err(|it| section.quoted("name", given, it))?;
+    }
+    let subnets = match section.strings("subnets")? {
+        None => None,
+        Some(Found { value, place }) => {
+            let parse = |text: &Found<String>| {
+                text.value.parse::<Subnet>().map_err(|it| section.quoted("subnets", text, it))
+            };
+            let subnets = value.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
+            bridge::check_subnets(&subnets).map_err(|it| section.bad("subnets", &place, it))?;
+            Some(Found { value: subnets, place })
+        }
+    };
+    let mtu = section.integer("mtu", "must be 1280 (the least that IPv6 works with) to 65535", |mtu| {
+        u32::try_from(mtu).ok().filter(|mtu| (bridge::LEAST_MTU..=bridge::LARGEST_MTU).contains(mtu))
+    })?;
+    Ok(RawBridge { name, subnets, mtu })
 }
 
 fn images(section: &Section<'_>) -> Result<RawImages, ConfigError> {

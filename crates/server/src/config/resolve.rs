@@ -9,8 +9,8 @@ use super::nearest::nearest;
 use super::raw::{Given, Raw, RawHandler, RawImages, RawNetwork, RawRuntime};
 use super::tree::Place;
 use super::{
-    CgroupDriver, Config, ConfigError, ContainersConfig, HandlerConfig, ImagesConfig, LogLevel,
-    NetworkConfig, Programs, RuntimeConfig, RuntimeKind, StreamingConfig, Timeouts,
+    BridgeSettings, CgroupDriver, Config, ConfigError, ContainersConfig, HandlerConfig, ImagesConfig,
+    LogLevel, NetworkConfig, Programs, RuntimeConfig, RuntimeKind, StreamingConfig, Timeouts,
 };
 
 /// Makes the configuration.
@@ -208,6 +208,11 @@ fn network(raw: RawNetwork) -> NetworkConfig {
         cni_bin_dirs: or(raw.cni_bin_dirs, || default.cni_bin_dirs),
         netns_dir: or(raw.netns_dir, || default.netns_dir),
         exclusive: or(raw.exclusive, || default.exclusive),
+        bridge: BridgeSettings {
+            name: or(raw.bridge.name, || default.bridge.name),
+            subnets: or(raw.bridge.subnets, || default.bridge.subnets),
+            mtu: raw.bridge.mtu.map(|found| found.value),
+        },
     }
 }
 

@@ -95,6 +95,10 @@ cni_conf_dir = "/n/conf"
 cni_bin_dirs = ["/n/bin", "/m/bin"]
 netns_dir = "/n/ns"
 exclusive = true
+[network.bridge]
+name = "br-pods"
+subnets = ["fd00:1::/64", "10.9.0.0/16"]
+mtu = 1400
 [images]
 backend = "mock"
 certs_dir = "/i/certs"
@@ -133,6 +137,10 @@ log_size_max = 8192
     assert_eq!(config.network.backend, NetworkBackend::Mock);
     assert_eq!(config.network.cni_bin_dirs, [PathBuf::from("/n/bin"), PathBuf::from("/m/bin")]);
     assert!(config.network.exclusive);
+    let bridge = &config.network.bridge;
+    let subnets: Vec<String> = bridge.subnets.iter().map(ToString::to_string).collect();
+    assert_eq!((bridge.name.as_str(), bridge.mtu), ("br-pods", Some(1400)));
+    assert_eq!(subnets, ["fd00:1::/64", "10.9.0.0/16"]);
     assert_eq!(config.images.backend, ImagesBackend::Mock);
     assert_eq!(config.images.pinned, ["registry.k8s.io/pause:*"]);
     assert_eq!((config.streaming.address.to_string().as_str(), config.streaming.port), ("::1", 10010));
@@ -184,7 +192,15 @@ fn bad_files_say_where_what_and_what_to_write() {
         ("log_level = \"warning\"", "~/hull.toml:1:13: log_level = \"warning\": must be one of \"error\", \"warn\", \"info\", \"debug\", \"trace\""),
         ("log_level = \"dbug\"", "~/hull.toml:1:13: log_level = \"dbug\": must be one of \"error\", \"warn\", \"info\", \"debug\", \"trace\"; did you mean \"debug\"?"),
         ("[runtime]\ncgroup_driver = \"systemd\"", "~/hull.toml:2:17: runtime.cgroup_driver = \"systemd\" is not supported yet: use \"cgroupfs\" here, and cgroupDriver: cgroupfs in the kubelet's configuration where it does not ask the runtime"),
-        ("[network]\nbackend = \"bridge\"", "~/hull.toml:2:11: network.backend = \"bridge\" is not supported yet: use \"cni\" with the bridge plugin"),
+        ("[network]\nbackend = \"brige\"", "~/hull.toml:2:11: network.backend = \"brige\": must be one of \"cni\", \"bridge\", \"mock\"; did you mean \"bridge\"?"),
+        ("[network.bridge]\nsubnet = []", "~/hull.toml:2:1: unknown key \"subnet\" in [network.bridge]; did you mean \"subnets\"?"),
+        ("[network.bridge]\nname = \"a bridge\"", "~/hull.toml:2:8: network.bridge.name = \"a bridge\": must begin with a letter and contain only a-z, A-Z, 0-9, \"_\", \".\" and \"-\""),
+        ("[network.bridge]\nname = \"0123456789abcdef\"", "~/hull.toml:2:8: network.bridge.name = \"0123456789abcdef\": must be 1 to 15 bytes long"),
+        ("[network.bridge]\nsubnets = \"10.0.0.0/8\"", "~/hull.toml:2:11: network.bridge.subnets must be an array of strings, not string"),
+        ("[network.bridge]\nsubnets = []", "~/hull.toml:2:11: network.bridge.subnets must have at least one subnet"),
+        ("[network.bridge]\nsubnets = [\"10.0.0.0/16\", \"10.1.0.0/16\"]", "~/hull.toml:2:11: network.bridge.subnets can have at most one subnet of each family (IPv4, IPv6)"),
+        ("[network.bridge]\nsubnets = [\"fd00::/64\", \"10.0.0.1/16\"]", "~/hull.toml:2:25: network.bridge.subnets = \"10.0.0.1/16\": has bits set beyond its prefix: write \"10.0.0.0/16\""),
+        ("[network.bridge]\nmtu = 68", "~/hull.toml:2:7: network.bridge.mtu = 68: must be 1280 (the least that IPv6 works with) to 65535"),
         ("[runtime]\ndefault = \"rnc\"", "~/hull.toml:2:11: runtime.default = \"rnc\": there is no such handler; did you mean \"runc\"? (none is configured; these are the runtimes found in PATH)"),
         ("[runtime]\ndefault = \"kata\"\n[runtime.handlers.m]\nkind = \"mock\"", "~/hull.toml:2:11: runtime.default = \"kata\": there is no such handler; there is only [\"m\"]"),
         ("[runtime.handlers.a]\nkind = \"mock\"\n[runtime.handlers.b]\nkind = \"mock\"", "runtime.default is not set and no handler is named \"runc\": set it to one of \"a\", \"b\""),
@@ -312,7 +328,7 @@ proptest! {
 
     #[test]
     fn any_key_with_any_value_never_panics(
-        key in "(root|run_root|listen|log_level|(runtime|network|images|streaming|timeouts|containers)(\\.(default|handlers|conmon|backend|exclusive|cni_bin_dirs|pinned|address|port|create|pids_limit|log_size_max|default_capabilities)){0,2})",
+        key in "(root|run_root|listen|log_level|(runtime|network|images|streaming|timeouts|containers)(\\.(default|handlers|conmon|backend|exclusive|cni_bin_dirs|bridge|name|subnets|mtu|pinned|address|port|create|pids_limit|log_size_max|default_capabilities)){0,2})",
         value in any_toml_value(),
     ) {
         let path = std::path::Path::new("/x.toml");

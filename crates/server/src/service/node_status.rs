@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use hull_cri_api::v1;
 use hull_pod_network::NetworkStatus;
 
+use crate::config::{Config, NetworkBackend};
 use crate::context::{Context, Daemon};
 use crate::error::Result;
 
@@ -63,10 +64,26 @@ fn info(ctx: &Daemon) -> HashMap<String, String> {
         "defaultRuntimeHandler": config.runtime.default,
         "runtimeHandlers": ctx.handlers.iter().map(|(name, handler)| (name, handler.runtime.path())).collect::<HashMap<_, _>>(),
         "cgroupDriver": "cgroupfs",
+        "network": network_info(config),
         "networksNotYetReleased": ledger,
         "operations": operations(ctx),
     });
     HashMap::from([("config".to_owned(), document.to_string())])
+}
+
+fn network_info(config: &Config) -> serde_json::Value {
+    let network = &config.network;
+    match network.backend {
+        NetworkBackend::Cni => serde_json::json!({
+            "backend": "cni", "confDir": network.cni_conf_dir, "binDirs": network.cni_bin_dirs,
+        }),
+        NetworkBackend::Bridge => serde_json::json!({
+            "backend": "bridge",
+            "bridge": network.bridge.name,
+            "subnets": network.bridge.subnets.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        }),
+        NetworkBackend::Mock => serde_json::json!({ "backend": "mock" }),
+    }
 }
 
 /// What runs now.
