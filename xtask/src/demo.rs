@@ -6,7 +6,7 @@
 //! Each step prints the command, so that it can be typed by hand, and how long it took.
 
 mod daemon;
-mod files;
+pub(crate) mod files;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

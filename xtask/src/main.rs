@@ -4,12 +4,15 @@
 //! ```text
 //! cargo xtask demo   runs a pod on this machine and shows each step
 //! cargo xtask test   builds once, runs every test there is, checks that nothing was left behind
+//! cargo xtask bench  measures what Hull adds to the programs that it calls
 //! cargo xtask dist   collects what is installed on a node
 //! ```
 //!
-//! Only the standard library and anyhow, so that it is compiled within seconds.
+//! Only the standard library, anyhow and serde_json (the bench reads and writes documents), so that it is
+//! compiled within seconds.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program")]
 
+mod bench;
 mod census;
 mod demo;
 mod dist;
@@ -32,6 +35,15 @@ usage: cargo xtask COMMAND
                     --no-lint        without formatting, clippy and cargo deny
                     --deny           install cargo-deny when it is missing
                     --only NAME      only test binaries whose name contains NAME (and no lints)
+  bench [OPTIONS]   measure pods against the bare programs, turn about, on runc and crun; needs root
+                    --pods N         pods one by one, per combination (30); --quick: 5
+                    --runtime NAME   runc or crun only; --network NAME: cni or bridge only
+                    --storm          instead: --storm-pods (30), --parallel (10) at once
+                    --soak           instead: --cycles (1000), memory at 100 and at the end
+                    --all            all three
+                    --json FILE      also write the figures to a file
+                    --check          fail on a missed target
+                    --programs DIR   measure hull and crictl-lite of that directory, do not build them
   dist              release build with manual pages and completions, in target/dist
 ";
 
@@ -53,6 +65,7 @@ fn dispatch() -> Result<()> {
     match command.as_deref() {
         Some("demo") => demo::run(&root, &demo::Options::parse(&rest)?),
         Some("test") => test::run(&root, &test::Options::parse(&rest)?),
+        Some("bench") => bench::run(&root, &rest),
         Some("dist") => dist::run(&root, &rest),
         Some("help" | "-h" | "--help") => {
             print!("{USAGE}");

@@ -15,7 +15,7 @@ pub(crate) fn write(dir: &Path) -> Result<Vec<&'static str>> {
     let mut names = Vec::new();
     for name in ["runc", "crun"] {
         let Some(program) = run::which(name) else { continue };
-        let path = if name == "crun" && is_hybrid() { wrapped_crun(dir, &program)? } else { program };
+        let path = runtime_program(dir, name, program)?;
         handlers.push_str(&format!(
             "\n[runtime.handlers.{name}]\nkind = \"{name}\"\npath = \"{}\"\n",
             path.display()
@@ -108,6 +108,11 @@ const CONTAINER: &str = r#"{
   "linux": { "resources": { "memory_limit_in_bytes": 67108864, "cpu_shares": 128, "oom_score_adj": 1000 } }
 }
 "#;
+
+/// What a runtime is to be called by: itself, or a wrapper in `dir` where it would refuse this machine.
+pub(crate) fn runtime_program(dir: &Path, name: &str, program: PathBuf) -> Result<PathBuf> {
+    if name == "crun" && is_hybrid() { wrapped_crun(dir, &program) } else { Ok(program) }
+}
 
 /// Whether there is a cgroup2 mount with controllers beside the v1 hierarchies: crun refuses to work there.
 fn is_hybrid() -> bool {

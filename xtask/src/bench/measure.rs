@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+//! One combination of runtime and network: recorded, then measured in the modes that were asked for.
+
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use super::bare::Bare;
+use super::cgroup::Cgroup;
+use super::daemon::{Daemon, Measured};
+use super::figures::Times;
+use super::files::Places;
+use super::options::{Network, Options};
+use super::plan::Plan;
+use super::report::{Combination, Soak, Storm};
+use super::{Programs, report};
+
+/// Pods of each side before those that count.
+const WARM_UP: u32 = 3;
+/// Pods before the memory that later memory is held against.
+const SOAK_FIRST: u32 = 100;
+
+/// What is to be measured, and where.
+#[derive(Debug)]
+pub(crate) struct Bench<'a> {
+    pub(crate) options: &'a Options,
+    pub(crate) programs: &'a Programs,
+    pub(crate) dir: &'a Path,
+    pub(crate) home: &'a Path,
+    pub(crate) runtime: &'a str,
+    pub(crate) network: Network,
+}
+
+impl Bench<'_> {
+    /// `None`: this daemon has no such network; its words were shown.
+    pub(crate) fn run(&self) -> Result<Option<Combination>> {
+        let places = Places::new(self.dir, self.runtime)?;
+        let Some(plan) = self.record(&places)? else { return Ok(None) };
+        let has_plugins = !plan.add.is_empty();
+        let mut combination = Combination::new(self.runtime, self.network, has_plugins, plan.besides.clone());
+        let cgroup = Cgroup::new()?;
+        let bare = Bare {
+            plan: &plan,
+            dir: self.home.join("b"),
+            image: self.dir.join("image"),
+            cgroup: cgroup.name().to_owned(),
+            made: 0.into(),
+        };
+        let home = self.home.join("h");
+        places.configure(&home, self.network, false)?;
+        let daemon = self.start(&home)?;
+        self.one_by_one(&daemon, &bare, &mut combination)?;
+        if self.options.storm {
+            combination.storm = Some(self.storm(&daemon, &bare, &cgroup)?);
+            report::print_storm(&combination);
+        }
+        daemon.stop()?;
+        if self.options.soak {
+            combination.soak = Some(self.soak(&places)?);
+            report::print_soak(&combination);
+        }
+        Ok(Some(combination))
+    }
+
+    /// Has a daemon run one pod through the recorders.
+    fn record(&self, places: &Places) -> Result<Option<Plan>> {
+        let home = self.home.join("r");
+        places.configure(&home, self.network, true)?;
+        let daemon = match self.start(&home) {
+            Ok(daemon) => daemon,
+            Err(error) if self.network == Network::Bridge => {
+                println!("this daemon has no network backend \"bridge\": {error:#}");
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        // What it called while it started is no pod's expense.
+        let calls = Places::calls(&home);
+        std::fs::remove_dir_all(&calls).with_context(|| format!("remove {}", calls.display()))?;
+        std::fs::create_dir(&calls).with_context(|| format!("make {}", calls.display()))?;
+        good(&daemon.pods(1, 1)?, "the recorded pod")?;
+        daemon.stop()?;
+        let recorders = places.recorders();
+        let plugin = |name: &str| places.plugins.join(name);
+        let programs = [
+            ("conmon", places.conmon.clone()),
+            (self.runtime, places.runtime.clone()),
+            ("bridge", plugin("bridge")),
+            ("portmap", plugin("portmap")),
+            ("loopback", plugin("loopback")),
+        ];
+        Plan::read(&home, &recorders, &programs).map(Some)
+    }
+
+    fn start(&self, home: &Path) -> Result<Daemon> {
+        let daemon = Daemon::start(&self.programs.hull, &self.programs.client, home)?;
+        daemon.import(&self.dir.join("image.tar"))?;
+        Ok(daemon)
+    }
+
+    /// Turn about; who begins changes from pod to pod. The warm-up is for the storm too.
+    fn one_by_one(&self, daemon: &Daemon, bare: &Bare<'_>, combination: &mut Combination) -> Result<()> {
+        good(&daemon.pods(WARM_UP, 1)?, "warming up")?;
+        for _ in 0..WARM_UP {
+            bare.pod()?;
+        }
+        if !self.options.one_by_one {
+            return Ok(());
+        }
+        for pod in 0..self.options.pods {
+            if pod % 2 == 0 {
+                combination.take(daemon.pods(1, 1)?);
+                combination.bare.extend(&bare.pod()?);
+            } else {
+                combination.bare.extend(&bare.pod()?);
+                combination.take(daemon.pods(1, 1)?);
+            }
+        }
+        report::print_steps(combination);
+        Ok(())
+    }
+
+    /// First Hull's pods, then as many bare ones, and the CPU time of those.
+    fn storm(&self, daemon: &Daemon, bare: &Bare<'_>, cgroup: &Cgroup) -> Result<Storm> {
+        let (pods, parallel) = (self.options.storm_pods, self.options.parallel);
+        let hull = daemon.pods(pods, parallel)?;
+        cgroup.enter(true)?;
+        let (begun, before) = (Instant::now(), cgroup.cpu()?);
+        let times = side_by_side(bare, pods, parallel)?;
+        let (bare_wall, cpu) = (begun.elapsed(), cgroup.cpu()?.saturating_sub(before));
+        cgroup.enter(false)?;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Ok(Storm { pods, parallel, hull, bare: times, bare_wall, bare_cpu: cpu, cores })
+    }
+
+    /// A daemon of its own, so that nothing before has had an influence.
+    fn soak(&self, places: &Places) -> Result<Soak> {
+        let home = self.home.join("s");
+        places.configure(&home, self.network, false)?;
+        let daemon = self.start(&home)?;
+        let begun = Instant::now();
+        let first = daemon.pods(SOAK_FIRST.min(self.options.cycles), self.options.parallel)?;
+        let rest = self.options.cycles.saturating_sub(SOAK_FIRST);
+        let last = if rest > 0 { Some(daemon.pods(rest, self.options.parallel)?) } else { None };
+        daemon.stop()?;
+        let last = last.as_ref().unwrap_or(&first);
+        let known = |size: Option<u64>| size.context("the client could not read the daemon's memory");
+        let errors = if rest > 0 { first.errors + last.errors } else { first.errors };
+        Ok(Soak {
+            cycles: self.options.cycles,
+            took: begun.elapsed(),
+            errors,
+            early_kib: known(first.daemon_after)?,
+            late_kib: known(last.daemon_after)?,
+            peak_kib: first.daemon_peak.max(last.daemon_peak),
+            helper_kib: last.helper_per_pod,
+        })
+    }
+}
+
+/// Bare pods, so many at once.
+fn side_by_side(bare: &Bare<'_>, pods: u32, parallel: u32) -> Result<Times> {
+    let left = std::sync::Mutex::new(pods);
+    let next = || {
+        let mut left = left.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let any = *left > 0;
+        *left = left.saturating_sub(1);
+        any
+    };
+    let worker = || {
+        let mut times = Times::default();
+        while next() {
+            times.extend(&bare.pod()?);
+        }
+        Ok::<_, anyhow::Error>(times)
+    };
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..parallel).map(|_| scope.spawn(worker)).collect();
+        let mut all = Times::default();
+        for worker in workers {
+            match worker.join() {
+                Ok(times) => all.extend(&times?),
+                Err(_) => bail!("a thread with bare pods has panicked"),
+            }
+        }
+        Ok(all)
+    })
+}
+
+fn good(measured: &Measured, what: &str) -> Result<()> {
+    if measured.errors > 0 {
+        bail!("{what}: {}", measured.failures.join("; "));
+    }
+    Ok(())
+}
