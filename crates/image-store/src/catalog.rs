@@ -114,6 +114,11 @@ impl Catalog {
 // === impl Stored ===
 
 impl Stored {
+    /// Whether the two differ in their age alone.
+    pub(crate) fn says_the_same(&self, other: &Self) -> bool {
+        Self { sequence: self.sequence, ..other.clone() } == *self
+    }
+
     /// Digests of its manifests and config.
     pub(crate) fn blobs(&self) -> impl Iterator<Item = String> {
         let config = format!("sha256:{}", self.image.id);

@@ -2,7 +2,7 @@
 //! What every store must do. Run on the mock and on the store on disk.
 //!
 //! Each check panics with what a caller would have seen. `store` must be empty; `dir` is a directory on the
-//! store's file system for archives and roots.
+//! store's file system for archives and roots. No registry may have an image `absent`.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by a panic")]
 
@@ -75,8 +75,11 @@ async fn an_imported_image_is_found_by_every_form(store: &dyn ImageStore, dir: &
         format!("sha256:{}", &id[..4]),
     ] {
         assert_eq!(found(store, &form), Some(id.clone()), "{form}");
-        let request = PullRequest { reference: form.clone(), auth: None };
-        assert_eq!(store.pull(&request).await.unwrap().id, id, "{form}");
+        // A tag is the registry's to tell, and a short id may be a name there.
+        if form.contains('@') || form.len() >= 64 {
+            let request = PullRequest { reference: form.clone(), auth: None };
+            assert_eq!(store.pull(&request).await.unwrap().id, id, "{form}");
+        }
     }
     assert_eq!(found(store, "example.com/team/app"), None, "another tag");
     assert_eq!(store.list().len(), 1);
@@ -154,7 +157,8 @@ async fn what_is_missing_is_told_or_forgiven(store: &dyn ImageStore, dir: &Path)
     store.remove("absent").await.unwrap();
     store.remove(&"0".repeat(64)).await.unwrap();
     let pulled = store.pull(&PullRequest { reference: "absent".to_owned(), auth: None }).await;
-    assert!(matches!(pulled, Err(Error::Pull { .. })), "{pulled:?}");
+    let refused = pulled.as_ref().map_err(Error::root);
+    assert!(matches!(refused, Err(Error::Pull { .. })), "{pulled:?}");
     let request = RootRequest { image_id: "0".repeat(64), dir: dir.join("no-image") };
     let root = store.prepare_root(&request).await;
     assert!(matches!(root, Err(Error::NotPresent { .. })), "{root:?}");

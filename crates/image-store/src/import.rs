@@ -28,6 +28,8 @@ mod oci;
 mod platform;
 mod source;
 
+pub(crate) use document::{Descriptor, Document, parse_config};
+pub(crate) use oci::{MAX_DEPTH, choose, none_for, parse};
 pub use platform::Platform;
 pub(crate) use source::Source;
 

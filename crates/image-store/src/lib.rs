@@ -36,7 +36,8 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 pub use digest::Digest;
-pub use error::{Error, Result};
+pub use error::{Error, PullError, Result};
+pub use hull_registry as registry;
 pub use local::{LocalConfig, LocalImageStore};
 pub use mock::MockImageStore;
 pub use reference::Reference;
@@ -51,7 +52,9 @@ pub trait ImageStore: Debug + Send + Sync {
     /// [`Error::InvalidReference`], [`Error::Ambiguous`].
     fn find(&self, reference: &str) -> Result<Option<Arc<Image>>>;
 
-    /// Brings an image here from its registry, or answers from what is present.
+    /// Brings an image here from its registry. A tag is always asked for there; a digest that is present is not.
+    ///
+    /// Callers of the same image with the same credentials share one pull, which ends when none of them waits any more.
     async fn pull(&self, request: &PullRequest) -> Result<Arc<Image>>;
 
     /// Takes the images of an OCI layout (directory or archive) or a docker archive.

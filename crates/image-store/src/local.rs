@@ -17,6 +17,7 @@
 //!   daemon dies between, the newer one wins at the next open.
 //! - [`list`](crate::ImageStore::list) and [`find`](crate::ImageStore::find) read a published catalog and wait for nothing.
 //! - One layer is worked on by one thread at a time ([`flight`]); the others wait for that layer alone.
+//! - A pull belongs to the store and ends when nobody waits for it; what it half made goes with it ([`pull`]).
 //!
 //! One store has one directory to itself: the daemon locks it.
 
@@ -24,6 +25,7 @@ mod flight;
 mod ingest;
 mod layers;
 mod open;
+mod pull;
 mod roots;
 mod store;
 
@@ -34,6 +36,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use async_trait::async_trait;
 use hull_record::{Quarantined, RecordStore};
+use hull_registry::Registry;
 use tokio_util::sync::CancellationToken;
 
 use crate::import::Platform;
@@ -44,6 +47,7 @@ use crate::{Error, Image, ImageStore, PullRequest, Result, RootRequest, Usage};
 use crate::catalog::Catalog;
 use flight::Flights;
 use layers::LayerTable;
+use pull::Pulls;
 use roots::Lease;
 
 /// How to open a store.
@@ -62,12 +66,17 @@ pub struct LocalConfig {
     pub limits: Limits,
     /// Whose rights there are. Without root's, roots cannot be mounted.
     pub privileges: Privileges,
+    /// How registries are asked.
+    pub registry: hull_registry::Config,
+    /// How many layers of one image are pulled side by side. 3.
+    pub parallel_layers: usize,
 }
 
 /// The store on disk.
 #[derive(Debug, Clone)]
 pub struct LocalImageStore {
     inner: Arc<Inner>,
+    pulls: Arc<Pulls>,
 }
 
 #[derive(Debug)]
@@ -84,6 +93,7 @@ struct Inner {
     table: Mutex<LayerTable>,
     held: Mutex<HashMap<PathBuf, Lease>>,
     flights: Flights,
+    registry: Registry,
     next_temporary: AtomicU64,
 }
 
@@ -100,6 +110,8 @@ impl LocalConfig {
             platform: Platform::host(),
             limits: Limits::default(),
             privileges: Privileges::default(),
+            registry: hull_registry::Config::default(),
+            parallel_layers: 3,
         }
     }
 }
@@ -113,7 +125,12 @@ impl LocalImageStore {
     /// [`Error::Io`], [`Error::Record`] when the directory itself cannot be used. A bad record is not an error: see
     /// [`quarantined`](Self::quarantined).
     pub fn open(config: LocalConfig) -> Result<Self> {
-        Ok(Self { inner: Arc::new(open::open(config)?) })
+        Ok(Self { inner: Arc::new(open::open(config)?), pulls: Arc::default() })
+    }
+
+    /// Cancels every pull, waits until what they half made is gone, and takes no more. Idempotent.
+    pub async fn shutdown(&self) {
+        self.pulls.shutdown().await;
     }
 
     /// Records that could not be read at open.
@@ -160,14 +177,7 @@ impl ImageStore for LocalImageStore {
     }
 
     async fn pull(&self, request: &PullRequest) -> Result<Arc<Image>> {
-        match self.find(&request.reference)? {
-            Some(image) => Ok(image),
-            None => Err(Error::Pull {
-                reference: request.reference.clone(),
-                problem: "pulling from a registry is not built in yet; import the image with `hull image import PATH`"
-                    .to_owned(),
-            }),
-        }
+        pull::pull(&self.inner, &self.pulls, request).await
     }
 
     async fn import(&self, path: &Path) -> Result<Vec<Arc<Image>>> {

@@ -20,7 +20,9 @@ use crate::catalog::{Catalog, Pins, Stored};
 use crate::digest::Digest;
 use crate::import::{self, Platform, Source};
 use crate::reference::{Query, Reference};
-use crate::{Error, Image, ImageConfig, ImageStore, PullRequest, Result, RootRequest, Usage, overlay, tree};
+use crate::{
+    Error, Image, ImageConfig, ImageStore, PullError, PullRequest, Result, RootRequest, Usage, overlay, tree,
+};
 
 /// Names of files that hold an uncompressed archive for a moment.
 static NEXT_SCRATCH: AtomicU64 = AtomicU64::new(0);
@@ -207,8 +209,8 @@ impl ImageStore for MockImageStore {
             return Ok(image);
         }
         if !self.lock().pull_any {
-            let problem = "this store is a mock and does not have it".to_owned();
-            return Err(Error::Pull { reference: request.reference.clone(), problem });
+            let source = PullError::NoRegistry("this store is a mock and does not have it".to_owned());
+            return Err(Error::Pull { reference: request.reference.clone(), source });
         }
         self.add_image(&request.reference, host_config())
     }

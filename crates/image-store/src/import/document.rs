@@ -15,28 +15,31 @@ const CONFIG_TYPES: [&str; 2] =
 /// An index or a manifest: which one, only its content says.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Document {
-    pub(super) manifests: Option<Vec<Descriptor>>,
-    pub(super) config: Option<Descriptor>,
-    pub(super) layers: Option<Vec<Descriptor>>,
+pub(crate) struct Document {
+    pub(crate) manifests: Option<Vec<Descriptor>>,
+    pub(crate) config: Option<Descriptor>,
+    pub(crate) layers: Option<Vec<Descriptor>>,
     #[serde(default, deserialize_with = "or_default")]
-    pub(super) annotations: BTreeMap<String, String>,
+    pub(crate) annotations: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Descriptor {
+pub(crate) struct Descriptor {
     #[serde(default, deserialize_with = "or_default")]
-    pub(super) media_type: String,
-    pub(super) digest: String,
-    pub(super) size: u64,
+    pub(crate) media_type: String,
+    pub(crate) digest: String,
+    pub(crate) size: u64,
+    /// Where a foreign layer is kept.
+    #[serde(default, deserialize_with = "or_default")]
+    pub(crate) urls: Vec<String>,
     #[serde(default, deserialize_with = "or_default")]
     pub(super) annotations: BTreeMap<String, String>,
     pub(super) platform: Option<DescribedPlatform>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
-pub(super) struct DescribedPlatform {
+pub(crate) struct DescribedPlatform {
     #[serde(default, deserialize_with = "or_default")]
     pub(super) os: String,
     #[serde(default, deserialize_with = "or_default")]
@@ -108,7 +111,7 @@ fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
 }
 
 /// What a config blob says, and its diff ids.
-pub(super) fn parse_config(bytes: &[u8]) -> Result<(ImageConfig, Vec<Digest>), String> {
+pub(crate) fn parse_config(bytes: &[u8]) -> Result<(ImageConfig, Vec<Digest>), String> {
     let file: ConfigFile = serde_json::from_slice(bytes).map_err(|e| format!("not an image config: {e}"))?;
     let rootfs = file.rootfs.ok_or("not an image config: it has no rootfs")?;
     let diff_ids: Result<Vec<_>, _> = rootfs.diff_ids.iter().map(|id| Digest::parse(id)).collect();
@@ -137,7 +140,7 @@ impl Descriptor {
     }
 
     /// Whether it describes the config of an image. Some writers leave the type out.
-    pub(super) fn is_image_config(&self) -> bool {
+    pub(crate) fn is_image_config(&self) -> bool {
         self.media_type.is_empty() || CONFIG_TYPES.contains(&self.media_type.as_str())
     }
 }

@@ -8,7 +8,7 @@ use crate::digest::Digest;
 use crate::reference::{Reference, is_component};
 
 /// Indexes within indexes.
-const MAX_DEPTH: usize = 8;
+pub(crate) const MAX_DEPTH: usize = 8;
 
 const CONTAINERD_NAME: &str = "io.containerd.image.name";
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -116,13 +116,15 @@ fn rank(descriptor: &Descriptor, platform: &Platform) -> Option<usize> {
     }
 }
 
-fn choose<'a>(entries: &[&'a Descriptor], platform: &Platform) -> Option<&'a Descriptor> {
+/// The best of an index for this machine.
+pub(crate) fn choose<'a>(entries: &[&'a Descriptor], platform: &Platform) -> Option<&'a Descriptor> {
     let usable = entries.iter().filter(|entry| !entry.is_attestation());
     let ranked = usable.filter_map(|entry| rank(entry, platform).map(|rank| (rank, *entry)));
     ranked.min_by_key(|(rank, _)| *rank).map(|(_, entry)| entry)
 }
 
-fn none_for(platform: &Platform, entries: &[&Descriptor]) -> String {
+/// That none fits, and what there is.
+pub(crate) fn none_for(platform: &Platform, entries: &[&Descriptor]) -> String {
     let has: Vec<_> = entries
         .iter()
         .filter_map(|entry| entry.platform.as_ref())
@@ -235,7 +237,8 @@ fn blob(source: &Source, descriptor: &Descriptor) -> Result<(Vec<u8>, Digest, St
     Ok((bytes, digest, member))
 }
 
-fn parse(bytes: &[u8]) -> std::result::Result<Document, String> {
+/// An index or a manifest.
+pub(crate) fn parse(bytes: &[u8]) -> std::result::Result<Document, String> {
     let document: Document =
         serde_json::from_slice(bytes).map_err(|e| format!("not a manifest or index: {e}"))?;
     if document.manifests.is_some() && (document.layers.is_some() || document.config.is_some()) {

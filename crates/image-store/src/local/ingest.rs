@@ -55,13 +55,19 @@ impl Inner {
     }
 
     /// Writes blobs and record of one image and takes its names from others. The caller is the writer.
-    fn record(&self, mut found: Found, sizes: &[u64]) -> Result<Arc<Image>> {
+    pub(super) fn record(&self, mut found: Found, sizes: &[u64]) -> Result<Arc<Image>> {
         let (manifest, digest) = found.manifest.take().unwrap_or_else(|| import::manifest_for(&found, sizes));
-        self.put_blob(&digest, &manifest)?;
-        self.put_blob(&found.id, &found.config_bytes)?;
         let catalog = self.catalog();
         let former = catalog.get(found.id.hex());
-        let stored = self.stored(found, sizes, (&manifest, &digest), former, catalog.next_sequence());
+        let (config, id) = (std::mem::take(&mut found.config_bytes), found.id.clone());
+        let stored =
+            self.stored(found, sizes, (&manifest, &digest, &config), former, catalog.next_sequence());
+        // An image that is pulled for each of its pods is written once.
+        if let Some(former) = former.filter(|former| former.says_the_same(&stored)) {
+            return Ok(former.image.clone());
+        }
+        self.put_blob(&digest, &manifest)?;
+        self.put_blob(&id, &config)?;
 
         let mut catalog = (*catalog).clone();
         self.put_record(&mut catalog, stored.clone())?;
@@ -95,7 +101,7 @@ impl Inner {
         &self,
         found: Found,
         sizes: &[u64],
-        (manifest, digest): (&[u8], &Digest),
+        (manifest, digest, config): (&[u8], &Digest, &[u8]),
         former: Option<&Stored>,
         sequence: u64,
     ) -> Stored {
@@ -114,7 +120,7 @@ impl Inner {
                 Some(_) => {}
             }
         }
-        let mut blob_bytes = former.map_or(found.config_bytes.len() as u64, |f| f.blob_bytes);
+        let mut blob_bytes = former.map_or(config.len() as u64, |f| f.blob_bytes);
         if !manifests.contains(&digest.to_string()) {
             manifests.push(digest.to_string());
             blob_bytes += manifest.len() as u64;
@@ -123,7 +129,7 @@ impl Inner {
             id: found.id.hex().to_owned(),
             repo_tags,
             repo_digests,
-            size: sizes.iter().sum::<u64>() + found.config_bytes.len() as u64 + manifest.len() as u64,
+            size: sizes.iter().sum::<u64>() + config.len() as u64 + manifest.len() as u64,
             layers: found.layers.iter().map(|layer| layer.diff_id.to_string()).collect(),
             config: found.config,
             annotations: found.annotations,

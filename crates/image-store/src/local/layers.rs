@@ -3,7 +3,8 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{BufRead, Read};
+use std::ops::Deref;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -34,10 +35,10 @@ pub(super) struct LayerTable {
     holds: HashMap<String, usize>,
 }
 
-/// Keeps layers from being deleted while an import runs.
+/// Keeps layers from being deleted while an import or a pull runs.
 #[derive(Debug)]
-pub(super) struct Hold<'a> {
-    inner: &'a Inner,
+pub(super) struct Hold<I: Deref<Target = Inner>> {
+    inner: I,
     diff_ids: Vec<String>,
 }
 
@@ -54,8 +55,8 @@ impl LayerTable {
 
 // === impl Hold ===
 
-impl<'a> Hold<'a> {
-    pub(super) fn new(inner: &'a Inner, diff_ids: Vec<String>) -> Self {
+impl<I: Deref<Target = Inner>> Hold<I> {
+    pub(super) fn new(inner: I, diff_ids: Vec<String>) -> Self {
         let mut table = lock(&inner.table);
         for diff_id in &diff_ids {
             *table.holds.entry(diff_id.clone()).or_default() += 1;
@@ -70,7 +71,7 @@ impl<'a> Hold<'a> {
     }
 }
 
-impl Drop for Hold<'_> {
+impl<I: Deref<Target = Inner>> Drop for Hold<I> {
     fn drop(&mut self) {
         let mut table = lock(&self.inner.table);
         for diff_id in &self.diff_ids {
@@ -96,11 +97,26 @@ impl Inner {
     pub(super) fn ensure_layer(&self, source: &Source, layer: &FoundLayer) -> Result<LayerInfo> {
         let diff_id = layer.diff_id.to_string();
         let _flight = self.flights.board(&diff_id);
-        if let Some(info) = lock(&self.table).present.get(&diff_id) {
-            return Ok(*info);
+        if let Some(info) = self.layer_info(&diff_id) {
+            return Ok(info);
         }
+        self.make_layer(&layer.diff_id, |temporary| self.unpack(source, layer, temporary))
+    }
+
+    /// The layer, if it is here.
+    pub(super) fn layer_info(&self, diff_id: &str) -> Option<LayerInfo> {
+        lock(&self.table).present.get(diff_id).copied()
+    }
+
+    /// Lets `unpack` make a layer in a temporary directory and settle it; deletes what a failure leaves. The caller
+    /// holds it and has its flight.
+    pub(super) fn make_layer(
+        &self,
+        diff_id: &Digest,
+        unpack: impl FnOnce(&Path) -> Result<LayerInfo>,
+    ) -> Result<LayerInfo> {
         let temporary = self.temporary("layer");
-        let made = self.unpack(source, layer, &temporary);
+        let made = unpack(&temporary);
         if made.is_err() {
             // The first error is the one to tell; what stays is deleted at the next open.
             if let Err(error) = tree::remove(&temporary) {
@@ -108,7 +124,7 @@ impl Inner {
             }
         }
         let info = made?;
-        lock(&self.table).present.insert(diff_id, info);
+        lock(&self.table).present.insert(diff_id.to_string(), info);
         Ok(info)
     }
 
@@ -124,27 +140,36 @@ impl Inner {
                 blob.len()
             )));
         }
-        failpoint!("image-store.layer.mkdir").map_err(io_error("make directory", temporary))?;
-        fs::DirBuilder::new().mode(0o700).create(temporary).map_err(io_error("make directory", temporary))?;
         let mut hashing = HashingReader::new(blob, u64::MAX);
-        let options = ApplyOptions { limits: self.config.limits, privileges: self.config.privileges };
-        let applied = layer::apply(layer::buffered(&mut hashing), &origin, temporary, options)?;
-        if applied.diff_id != layer.diff_id {
-            let problem = format!(
-                "uncompressed it has the digest {}, the config says {}",
-                applied.diff_id, layer.diff_id
-            );
-            return Err(invalid(problem));
-        }
+        let info = self.apply_layer(layer::buffered(&mut hashing), &origin, &layer.diff_id, temporary)?;
         check_blob(&mut hashing, layer).map_err(invalid)?;
-        let usage = tree::disk_usage(temporary)?;
-        let info = LayerInfo { size: applied.size, disk_bytes: usage.bytes, inodes: usage.inodes };
         self.settle_layer(temporary, &layer.diff_id, &info)?;
         Ok(info)
     }
 
+    /// Unpacks a blob into a directory that it makes, and checks its diff id.
+    pub(super) fn apply_layer(
+        &self,
+        blob: impl BufRead,
+        origin: &str,
+        diff_id: &Digest,
+        temporary: &Path,
+    ) -> Result<LayerInfo> {
+        failpoint!("image-store.layer.mkdir").map_err(io_error("make directory", temporary))?;
+        fs::DirBuilder::new().mode(0o700).create(temporary).map_err(io_error("make directory", temporary))?;
+        let options = ApplyOptions { limits: self.config.limits, privileges: self.config.privileges };
+        let applied = layer::apply(blob, origin, temporary, options)?;
+        if applied.diff_id != *diff_id {
+            let problem =
+                format!("uncompressed it has the digest {}, the config says {diff_id}", applied.diff_id);
+            return Err(Error::Invalid { origin: origin.to_owned(), problem });
+        }
+        let usage = tree::disk_usage(temporary)?;
+        Ok(LayerInfo { size: applied.size, disk_bytes: usage.bytes, inodes: usage.inodes })
+    }
+
     /// Makes an unpacked layer durable and puts it where it belongs.
-    fn settle_layer(&self, temporary: &Path, diff_id: &Digest, info: &LayerInfo) -> Result<()> {
+    pub(super) fn settle_layer(&self, temporary: &Path, diff_id: &Digest, info: &LayerInfo) -> Result<()> {
         let target = self.layer_dir(&diff_id.to_string());
         failpoint!("image-store.layer.sync").map_err(io_error("sync", temporary))?;
         // One call for all its files; fsync of each would take a seek per file.
@@ -179,6 +204,10 @@ impl Inner {
     }
 
     fn collect_layer(&self, diff_id: &str) -> Result<()> {
+        // Whoever makes it now holds it: its flight may take as long as a download.
+        if self.is_layer_used(diff_id) {
+            return Ok(());
+        }
         let temporary = {
             let _flight = self.flights.board(diff_id);
             if self.is_layer_used(diff_id) {

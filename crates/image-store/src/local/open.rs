@@ -35,6 +35,7 @@ pub(super) fn open(config: LocalConfig) -> Result<Inner> {
         table: Mutex::new(LayerTable::default()),
         held: Mutex::new(HashMap::new()),
         flights: Flights::default(),
+        registry: hull_registry::Registry::new(config.registry.clone()),
         next_temporary: AtomicU64::new(0),
         config,
     };

@@ -4,7 +4,12 @@
 #![allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used, reason = "shared test support")]
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use hull_image_store::layer::Privileges;
+use hull_image_store::registry::testing::TestRegistry;
+use hull_image_store::registry::{self, Proxy};
+use hull_image_store::testing::{Encoded, ImageBuilder};
 use hull_image_store::{LocalConfig, LocalImageStore};
 
 /// Whether tests that need root shall run. Panics when they shall and cannot.
@@ -27,11 +32,30 @@ impl Bench {
         // Not /tmp: it may be a tmpfs.
         let dir = tempfile::Builder::new().prefix("hull-image-store-").tempdir_in("/var/tmp").unwrap();
         std::fs::create_dir(dir.path().join("work")).unwrap();
+        // Nobody listens there: what a test does not set up is not asked for in the world.
+        TestRegistry::write_hosts(
+            &dir.path().join("certs.d"),
+            "docker.io",
+            "server = \"http://127.0.0.1:1\"",
+        );
         Self { dir }
     }
 
     pub fn config(&self) -> LocalConfig {
-        LocalConfig::new(self.dir.path().join("images"))
+        let registry = registry::Config {
+            certs_dir: Some(self.path("certs.d")),
+            proxy: Proxy::Direct,
+            resume_wait: Duration::from_millis(1),
+            first_wait: Duration::from_millis(1),
+            ..registry::Config::default()
+        };
+        LocalConfig { registry, ..LocalConfig::new(self.dir.path().join("images")) }
+    }
+
+    /// A store that can do everything but mount.
+    pub fn open_unprivileged(&self) -> LocalImageStore {
+        let config = LocalConfig { privileges: Privileges::Unprivileged, ..self.config() };
+        LocalImageStore::open(config).unwrap()
     }
 
     pub fn open(&self) -> LocalImageStore {
@@ -82,5 +106,27 @@ impl Drop for Bench {
                 let _ = rustix::mount::unmount(point, rustix::mount::UnmountFlags::DETACH);
             }
         }
+    }
+}
+
+/// An image in a test registry.
+#[derive(Debug)]
+pub struct Published {
+    pub encoded: Encoded,
+    /// The manifest's.
+    pub digest: String,
+    pub id: String,
+}
+
+impl Published {
+    pub fn put(registry: &TestRegistry, repository: &str, tag: &str, image: &ImageBuilder) -> Self {
+        let encoded = image.encode();
+        for (_, blob) in &encoded.layers {
+            registry.put_blob(blob);
+        }
+        registry.put_blob(&encoded.config);
+        let media_type = "application/vnd.oci.image.manifest.v1+json";
+        let digest = registry.put_manifest(repository, tag, media_type, &encoded.manifest);
+        Self { id: image.id(), encoded, digest }
     }
 }
