@@ -10,7 +10,7 @@ use hull_conmon_client::Monitor;
 use hull_conmon_client::conmon::{ConmonConfig, ConmonMonitor};
 use hull_conmon_client::mock::MockMonitor;
 use hull_image_store::mock::MockImageStore;
-use hull_image_store::{ImageStore, LocalImageStore, local::LocalConfig};
+use hull_image_store::{ImageStore, LocalImageStore, local::LocalConfig, registry};
 use hull_netns::mock::MockNetNs;
 use hull_netns::{LinuxConfig, LinuxNetNs, NetNsManager};
 use hull_oci_runtime::OciRuntime;
@@ -38,6 +38,8 @@ pub(crate) struct Backends {
     pub(crate) mocks: Mocks,
     /// To be ended by name: its tasks.
     pub(crate) network_end: NetworkEnd,
+    /// To be ended by name: its pulls.
+    pub(crate) local_images: Option<LocalImageStore>,
 }
 
 /// What of a network has to be ended.
@@ -105,6 +107,7 @@ impl Backends {
                 (network.clone(), NetworkEnd::Bridge(network))
             }
         };
+        let mut local_images = None;
         let images: Arc<dyn ImageStore> = match config.images.backend {
             ImagesBackend::Mock => {
                 let mock = Arc::new(MockImageStore::persistent(&mock_dir.join("images"))?.with_busybox()?);
@@ -117,13 +120,19 @@ impl Backends {
                 let config = LocalConfig {
                     quarantine: config.root.join("quarantine"),
                     pinned: config.images.pinned.clone(),
+                    registry: registry::Config {
+                        certs_dir: Some(config.images.certs_dir.clone()),
+                        ..registry::Config::default()
+                    },
                     ..LocalConfig::new(config.root.join("images"))
                 };
-                Arc::new(crate::records::blocking(move || LocalImageStore::open(config)).await?)
+                let store = crate::records::blocking(move || LocalImageStore::open(config)).await?;
+                local_images = Some(store.clone());
+                Arc::new(store)
             }
         };
         let handlers = handlers(config, cgroups.as_ref(), &mock_dir, &mut mocks)?;
-        Ok(Self { node, netns, network, images, handlers, mocks, network_end })
+        Ok(Self { node, netns, network, images, handlers, mocks, network_end, local_images })
     }
 }
 

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! lock root and run_root -> open backends -> recover -> bind the socket -> serve
-//! shutdown: stop accepting -> watchers end -> operations finish (bounded) -> unlock
+//! shutdown: stop accepting -> pulls are cancelled, operations finish (bounded) -> watchers end -> unlock
 //! ```
 //! Containers live on without a daemon; the next one adopts them.
 
@@ -16,6 +16,7 @@ use hull_admin_api::v1::admin_server::AdminServer;
 use hull_cri_api::MAX_MESSAGE_BYTES;
 use hull_cri_api::v1::image_service_server::ImageServiceServer;
 use hull_cri_api::v1::runtime_service_server::RuntimeServiceServer;
+use hull_image_store::LocalImageStore;
 use nix::fcntl::{Flock, FlockArg};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinHandle;
@@ -38,6 +39,7 @@ pub struct Server {
     ctx: Context,
     mocks: Mocks,
     network_end: NetworkEnd,
+    local_images: Option<LocalImageStore>,
     serving: JoinHandle<std::result::Result<(), tonic::transport::Error>>,
     stop_serving: CancellationToken,
     listen: PathBuf,
@@ -62,12 +64,13 @@ impl Server {
         let listen = config.listen.clone();
         let backends = Backends::open(&config).await?;
         let (mocks, network_end) = (backends.mocks.clone(), backends.network_end.clone());
+        let local_images = backends.local_images.clone();
         let ctx = Arc::new(context::Daemon::new(config, layout, backends)?);
         recovery::recover(&ctx).await?;
         let listener = bind(&listen).await?;
         let stop_serving = CancellationToken::new();
         let serving = tokio::spawn(serve(ctx.clone(), listener, stop_serving.clone()));
-        Ok(Self { ctx, mocks, network_end, serving, stop_serving, listen, _locks: locks })
+        Ok(Self { ctx, mocks, network_end, local_images, serving, stop_serving, listen, _locks: locks })
     }
 
     /// Starts a daemon on mock backends with everything it writes below `dir`: a whole CRI server for
@@ -101,14 +104,20 @@ impl Server {
         }
     }
 
-    /// Ends the daemon: no new calls, watchers end, operations get `timeouts.shutdown` to finish.
+    /// Ends the daemon: no new calls, watchers end, pulls are cancelled, operations get `timeouts.shutdown` to finish.
     /// Containers live on.
     pub async fn shutdown(self) {
         self.stop_serving.cancel();
         self.ctx.shutdown.cancel();
         self.ctx.tasks.close();
         let patience = self.ctx.config.timeouts.shutdown;
-        if tokio::time::timeout(patience, self.ctx.tasks.wait()).await.is_err() {
+        let pulls = async {
+            if let Some(images) = &self.local_images {
+                images.shutdown().await;
+            }
+        };
+        let ended = async { tokio::join!(self.ctx.tasks.wait(), pulls) };
+        if tokio::time::timeout(patience, ended).await.is_err() {
             tracing::warn!(after = ?patience, tasks = self.ctx.tasks.len(), "operations still run: the next start takes them up");
         }
         self.ctx.watch_end.cancel();

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use hull_image_store::PullError;
 use tonic::{Code, Status};
 
 /// The result of a verb.
@@ -228,6 +229,21 @@ impl Error {
         }
     }
 
+    /// The word that the kubelet looks for at the beginning of a message, to tell the pod's user why it waits.
+    fn reason(&self) -> Option<&'static str> {
+        match self {
+            Self::Image(error) => match error.root() {
+                hull_image_store::Error::Pull { source: PullError::Unavailable(_), .. } => {
+                    Some("RegistryUnavailable")
+                }
+                _ => None,
+            },
+            Self::Step { cause, .. } => cause.reason(),
+            Self::Shared(shared) => shared.reason(),
+            _ => None,
+        }
+    }
+
     pub(crate) fn io(context: impl Into<String>, source: std::io::Error) -> Self {
         Self::Io { context: context.into(), source }
     }
@@ -270,9 +286,24 @@ fn network_code(error: &hull_pod_network::Error) -> Code {
 
 fn image_code(error: &hull_image_store::Error) -> Code {
     use hull_image_store::Error as E;
-    match error {
+    match error.root() {
         E::InvalidReference { .. } | E::Ambiguous { .. } => Code::InvalidArgument,
-        E::NotPresent { .. } | E::Pull { .. } => Code::NotFound,
+        E::NotPresent { .. } => Code::NotFound,
+        E::Pull { source, .. } => pull_code(source),
+        _ => Code::Internal,
+    }
+}
+
+fn pull_code(error: &PullError) -> Code {
+    match error {
+        PullError::NotFound(_) | PullError::NoRegistry(_) => Code::NotFound,
+        PullError::Unauthorized(_) => Code::Unauthenticated,
+        PullError::Denied(_) => Code::PermissionDenied,
+        PullError::TooManyRequests(_) => Code::ResourceExhausted,
+        PullError::Unavailable(_) | PullError::Closing => Code::Unavailable,
+        PullError::Configuration(_) => Code::FailedPrecondition,
+        PullError::Credentials(_) => Code::InvalidArgument,
+        PullError::Cancelled => Code::Aborted,
         _ => Code::Internal,
     }
 }
@@ -288,7 +319,12 @@ fn spec_code(error: &crate::spec::SpecError) -> Code {
 
 impl From<&Error> for Status {
     fn from(error: &Error) -> Self {
-        Status::new(error.code(), shortened(chain(error)))
+        let words = chain(error);
+        let words = match error.reason() {
+            Some(reason) => format!("{reason}: {words}"),
+            None => words,
+        };
+        Status::new(error.code(), shortened(words))
     }
 }
 
@@ -344,6 +380,50 @@ mod tests {
             let step = Error::Step { operation: "o", id: id(), stage: "s", cause: Box::new(error) };
             assert_eq!(step.code(), code, "a step keeps its cause's code");
         }
+    }
+
+    #[test]
+    fn a_pull_that_fails_says_what_the_kubelet_can_tell_its_user() {
+        use hull_image_store::registry::Error as Registry;
+        let (url, detail) = (|| "https://r.io/v2/a".to_owned(), String::new);
+        let pull = |source| {
+            let pull = hull_image_store::Error::Pull { reference: "r.io/a:1".into(), source };
+            Error::Image(hull_image_store::Error::Shared(std::sync::Arc::new(pull)))
+        };
+        let down = || Registry::Connect { url: url(), problem: "refused".into() };
+        let lie = || Registry::Content { url: url(), problem: "wrong digest".into() };
+        let rows = [
+            (PullError::NotFound(Registry::NotFound { url: url(), detail: detail() }), Code::NotFound),
+            (
+                PullError::Unauthorized(Registry::Unauthorized { url: url(), detail: detail() }),
+                Code::Unauthenticated,
+            ),
+            (PullError::Denied(Registry::Denied { url: url(), detail: detail() }), Code::PermissionDenied),
+            (
+                PullError::TooManyRequests(Registry::TooManyRequests {
+                    url: url(),
+                    retry_after: None,
+                    detail: detail(),
+                }),
+                Code::ResourceExhausted,
+            ),
+            (PullError::Unavailable(down()), Code::Unavailable),
+            (PullError::Configuration(lie()), Code::FailedPrecondition),
+            (PullError::Content(lie()), Code::Internal),
+            (PullError::Credentials("bad".into()), Code::InvalidArgument),
+            (PullError::NoRegistry("mock".into()), Code::NotFound),
+            (PullError::Cancelled, Code::Aborted),
+            (PullError::Closing, Code::Unavailable),
+        ];
+        for (source, code) in rows {
+            let status = Status::from(pull(source));
+            assert_eq!(status.code(), code, "{status}");
+            assert!(status.message().contains("r.io/a:1"), "{status}");
+        }
+        let status = Status::from(pull(PullError::Unavailable(down())));
+        let message = "RegistryUnavailable: cannot pull r.io/a:1: the registry is not available: \
+                       https://r.io/v2/a: cannot connect: refused";
+        assert_eq!(status.message(), message);
     }
 
     #[test]
