@@ -78,8 +78,11 @@ pub fn mounts(dir: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Leases of host-local: one file per address, beside its own bookkeeping.
+/// Leases: of host-local one file per address, beside its own bookkeeping; of the bridge one per pod.
 pub fn leases(daemon: &Daemon) -> Vec<PathBuf> {
+    if let Some(bridge) = daemon.bridge() {
+        return files(&daemon.root().join("bridge").join(bridge).join("leases"));
+    }
     files(&cni::lease_dir(daemon.dir()))
         .iter()
         .flat_map(|network| files(network))
@@ -154,9 +157,16 @@ fn network(daemon: &Daemon) -> Vec<String> {
     let mut left: Vec<String> = net
         .new_links()
         .into_iter()
-        .filter(|name| name != cni::BRIDGE)
+        .filter(|name| name != cni::BRIDGE && Some(name.as_str()) != daemon.bridge())
         .map(|name| format!("link {name}"))
         .collect();
+    if daemon.bridge().is_some() {
+        // The table itself stays as long as the daemon is up.
+        let rules = net.output("nft", &["list", "ruleset"]);
+        left.extend(
+            rules.lines().filter(|line| line.contains("dnat")).map(|line| format!("firewall rule {line}")),
+        );
+    }
     if crate::programs::find_tool("iptables-save").is_some() {
         let rules = net.output("iptables-save", &[]);
         // portmap makes three chains once for all pods and keeps them.

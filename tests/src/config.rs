@@ -19,6 +19,8 @@ pub(crate) struct Config {
     pub(crate) mock: bool,
     pub(crate) handlers: Vec<Handler>,
     pub(crate) cni_bin_dirs: Vec<PathBuf>,
+    /// The built-in bridge in place of plugins.
+    pub(crate) bridge: Option<Bridge>,
     /// `[timeouts]`: key and value.
     pub(crate) timeouts: Vec<(String, String)>,
     /// In place of the directory's own.
@@ -27,11 +29,22 @@ pub(crate) struct Config {
     pub(crate) top: String,
 }
 
+/// `[network.bridge]`.
+#[derive(Debug, Clone)]
+pub(crate) struct Bridge {
+    pub(crate) name: String,
+    pub(crate) subnets: Vec<String>,
+}
+
 impl Config {
     /// The file's text for a daemon in `dir`.
     pub(crate) fn text(&self, dir: &Path) -> String {
         let root = self.root.clone().unwrap_or_else(|| dir.join("lib"));
-        let backend = if self.mock { "mock" } else { "cni" };
+        let backend = match &self.bridge {
+            Some(_) => "bridge",
+            None if self.mock => "mock",
+            None => "cni",
+        };
         let images = if self.mock { "mock" } else { "local" };
         let default = &self.handlers.first().expect("at least one handler").name;
         let mut text = format!(
@@ -61,6 +74,9 @@ impl Config {
         );
         for (key, value) in &self.timeouts {
             let _ = writeln!(text, "{key} = \"{value}\"");
+        }
+        if let Some(Bridge { name, subnets }) = &self.bridge {
+            let _ = writeln!(text, "[network.bridge]\nname = \"{name}\"\nsubnets = {subnets:?}");
         }
         text
     }

@@ -6,13 +6,14 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::config::{Config, Handler};
+use crate::config::{Bridge, Config, Handler};
 use crate::{Cri, HostNet, census, cni, images, program, runtimes, unique};
 
 /// How long a daemon may take to open its socket.
@@ -24,7 +25,7 @@ const STOP: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub struct Setup {
     dir: TempDir,
-    net: Option<HostNet>,
+    net: Option<Arc<HostNet>>,
     config: Config,
     env: Vec<(OsString, OsString)>,
     /// `None`: the one that was built with the tests.
@@ -35,7 +36,7 @@ pub struct Setup {
 #[derive(Debug)]
 pub struct Daemon {
     dir: TempDir,
-    net: Option<HostNet>,
+    net: Option<Arc<HostNet>>,
     config: Config,
     env: Vec<(OsString, OsString)>,
     program: Option<PathBuf>,
@@ -44,7 +45,7 @@ pub struct Daemon {
 }
 
 impl Setup {
-    fn new(config: Config, net: Option<HostNet>) -> Self {
+    fn new(config: Config, net: Option<Arc<HostNet>>) -> Self {
         // Short: a socket's path may have 107 bytes, and a container's id has 64 of them.
         let dir = tempfile::Builder::new().prefix("hull-").tempdir().expect("a private directory");
         // Users inside containers and of user namespaces must get through.
@@ -60,6 +61,7 @@ impl Setup {
             mock: true,
             handlers: vec![handler],
             cni_bin_dirs: vec![PathBuf::from("/usr/lib/cni")],
+            bridge: None,
             timeouts: Vec::new(),
             root: None,
             top: String::new(),
@@ -74,11 +76,12 @@ impl Setup {
             mock: false,
             handlers: Vec::new(),
             cni_bin_dirs: Vec::new(),
+            bridge: None,
             timeouts: Vec::new(),
             root: None,
             top: String::new(),
         };
-        let mut setup = Self::new(config, Some(HostNet::new()));
+        let mut setup = Self::new(config, Some(Arc::new(HostNet::new())));
         let dir = setup.dir.path().to_owned();
         setup.config.cni_bin_dirs = vec![dir.join("cni/bin"), cni::plugin_dir().to_owned()];
         fs::create_dir_all(dir.join("cni/bin")).expect("make the plugins' directory");
@@ -88,6 +91,21 @@ impl Setup {
             setup = setup.handler(handler, handler, &path);
         }
         setup
+    }
+
+    /// Uses the built-in bridge in place of plugins.
+    #[must_use]
+    pub fn bridge(mut self, name: &str, subnets: &[&str]) -> Self {
+        let subnets = subnets.iter().map(|&subnet| subnet.to_owned()).collect();
+        self.config.bridge = Some(Bridge { name: name.to_owned(), subnets });
+        self
+    }
+
+    /// Runs on the same node's network as another daemon.
+    #[must_use]
+    pub fn net(mut self, net: Arc<HostNet>) -> Self {
+        self.net = Some(net);
+        self
     }
 
     /// The private directory.
@@ -219,7 +237,26 @@ impl Daemon {
 
     /// The network namespace that plays the node's; real daemons only.
     pub fn net(&self) -> Option<&HostNet> {
-        self.net.as_ref()
+        self.net.as_deref()
+    }
+
+    /// As [`Self::net`], to be shared with another daemon.
+    pub fn shared_net(&self) -> Option<Arc<HostNet>> {
+        self.net.clone()
+    }
+
+    /// A node without links, as after a reboot: the next start is in a new network namespace.
+    ///
+    /// # Panics
+    /// When the daemon runs.
+    pub fn reboot_net(&mut self) {
+        assert!(self.pid().is_none(), "the daemon runs");
+        self.net = Some(Arc::new(HostNet::new()));
+    }
+
+    /// The name of the built-in bridge, where that is used.
+    pub fn bridge(&self) -> Option<&str> {
+        self.config.bridge.as_ref().map(|bridge| bridge.name.as_str())
     }
 
     /// Whether this daemon is on mocks.

@@ -53,6 +53,30 @@ impl HostNet {
             .collect()
     }
 
+    /// The namespace.
+    pub fn path(&self) -> std::path::PathBuf {
+        format!("/proc/{}/ns/net", self.holder.id()).into()
+    }
+
+    /// A cable to another node: a link `name` here and there, with these addresses.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    pub fn connect(&self, other: &Self, name: &str, here: &[&str], there: &[&str]) {
+        let other_id = other.holder.id().to_string();
+        self.output("ip", &["link", "add", name, "type", "veth", "peer", "name", name, "netns", &other_id]);
+        for (net, addresses) in [(self, here), (other, there)] {
+            for address in addresses {
+                let mut words = vec!["address", "add", address, "dev", name];
+                if address.contains(':') {
+                    words.push("nodad");
+                }
+                net.output("ip", &words);
+            }
+            net.output("ip", &["link", "set", name, "up"]);
+        }
+    }
+
     /// A command that runs in the namespace; the process is the program's own.
     pub fn command(&self, program: &std::path::Path) -> Command {
         let mut command = Command::new(tool("nsenter"));
