@@ -24,6 +24,7 @@ mod error;
 mod file;
 mod kill;
 mod layout;
+mod limits;
 mod path;
 mod remove;
 mod stats;
@@ -38,6 +39,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use error::{Error, Result};
+pub use limits::Limits;
 
 /// The machine's control groups. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -202,5 +204,44 @@ impl Cgroups {
     /// As [`Cgroups::stats`].
     pub fn oom_kills(&self, path: &Path) -> Result<Option<u64>> {
         stats::oom_kills(&self.layout, path)
+    }
+
+    /// What stands in the cgroup's files for cpu, cpuset and memory limits, and in those of `also`: controller
+    /// (`hugetlb`; `unified` for any file of version 2) and name. A file that is not there is left out.
+    ///
+    /// # Errors
+    /// As [`Cgroups::stats`], and [`Error::InvalidPath`] for the root.
+    pub fn limits(&self, path: &Path, also: &[(&str, &str)]) -> Result<Limits> {
+        limits::keep(&self.layout, path, also)
+    }
+
+    /// Writes back what [`Cgroups::limits`] read, where it is different now.
+    ///
+    /// # Errors
+    /// [`Error::Io`] for the last file that refused; the others have been written all the same.
+    pub fn restore_limits(&self, limits: &Limits) -> Result<()> {
+        limits::restore(limits)
+    }
+
+    /// Takes the limit of processor time away; the period stays.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::InvalidPath`] also for the root, [`Error::Missing`] without a cpu
+    /// controller, [`Error::Io`].
+    pub fn lift_cpu_quota(&self, path: &Path) -> Result<()> {
+        limits::lift_cpu_quota(&self.layout, path)
+    }
+
+    /// Limits huge pages of one size (`2MB`, as the kernel's files are named) to so many bytes.
+    ///
+    /// # Errors
+    /// As [`Cgroups::lift_cpu_quota`], for the hugetlb controller.
+    pub fn set_hugepages(&self, path: &Path, size: &str, bytes: u64) -> Result<()> {
+        limits::set_hugepages(&self.layout, path, size, bytes)
+    }
+
+    /// The name of the file that limits huge pages of one size.
+    pub fn hugepage_file(&self, size: &str) -> String {
+        limits::hugepage_file(self.layout.mode, size)
     }
 }

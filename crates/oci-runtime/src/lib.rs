@@ -41,7 +41,8 @@ pub trait OciRuntime: Debug + Send + Sync {
     /// The program's name and version and the spec version it implements.
     async fn version(&self) -> Result<Version>;
 
-    /// What the runtime says it can do (`features` sub-command); `None` if it cannot tell (crun before 1.8.6).
+    /// What the runtime says it can do (`features` sub-command), or what is known of its version; `None` if
+    /// neither tells.
     async fn features(&self) -> Result<Option<Features>>;
 
     /// The command that creates the container; a monitor runs it.

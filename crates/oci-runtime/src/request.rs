@@ -137,8 +137,11 @@ pub struct ExecOutcome {
 pub struct UpdateRequest {
     /// The container's id.
     pub id: String,
-    /// The OCI `linux.resources` object; absent keys stay as they are.
+    /// The OCI `linux.resources` object; absent keys stay as they are. -1 takes a limit away.
     pub resources: oci_spec::runtime::LinuxResources,
+    /// The container's cgroup (`linux.cgroupsPath` in cgroupfs form). A limit that a program cannot take away
+    /// is taken away there; `None`: such a request is [`crate::Error::Unsupported`].
+    pub cgroup: Option<PathBuf>,
 }
 
 /// Where to write a checkpoint.

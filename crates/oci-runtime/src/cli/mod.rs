@@ -17,6 +17,7 @@ mod exec;
 mod message;
 mod resources;
 pub mod runc;
+mod update;
 
 use std::ffi::OsString;
 use std::fmt::Debug;
@@ -117,6 +118,12 @@ pub trait Flavor: Debug + Send + Sync + 'static {
 
     /// Changes values of `update` that the program understands differently.
     fn adapt_resources(&self, resources: &mut Value);
+
+    /// Whether `update` can take the limit of processor time away.
+    fn lifts_cpu_quota(&self) -> bool;
+
+    /// What a program without the `features` sub-command can do, by what it prints for `--version`.
+    fn features_of(&self, version: &str) -> Option<Features>;
 }
 
 /// A runtime that is a program with the OCI command line.
@@ -167,6 +174,12 @@ impl<F: Flavor> CliRuntime<F> {
         }
     }
 
+    fn version_call(&self) -> Call {
+        let mut call = Call::new("version", "", self.deadlines().query);
+        call.args = vec!["--version".into()];
+        call
+    }
+
     /// The state, as it is known to no other method than [`OciRuntime::state`].
     async fn read_state(&self, id: &str) -> Result<RuntimeState> {
         let call = Call::new("state", id, self.deadlines().query).with_id();
@@ -211,19 +224,18 @@ impl<F: Flavor> OciRuntime for CliRuntime<F> {
     }
 
     async fn version(&self) -> Result<Version> {
-        let mut call = Call::new("version", "", self.deadlines().query);
-        call.args = vec!["--version".into()];
-        let text = self.runner.run(call).await?;
+        let text = self.runner.run(self.version_call()).await?;
         answer::version(&text).map_err(|detail| self.runner.garbled("version", detail))
     }
 
     async fn features(&self) -> Result<Option<Features>> {
         let output = self.runner.output(Call::new("features", "", self.deadlines().query)).await?;
         if !output.status.success() {
-            // Old programs have no such sub-command: nothing is known, which is no failure.
+            // Old programs have no such sub-command: what their version tells is all there is.
             let message = last_error(&output.stderr);
             tracing::debug!(runtime = self.name(), message, "the runtime does not tell its features");
-            return Ok(None);
+            let text = self.runner.run(self.version_call()).await?;
+            return Ok(self.flavor.features_of(&String::from_utf8_lossy(&text)));
         }
         match answer::features(&output.stdout) {
             Ok(features) => Ok(Some(features)),
@@ -273,14 +285,7 @@ impl<F: Flavor> OciRuntime for CliRuntime<F> {
     }
 
     async fn update(&self, request: &UpdateRequest) -> Result<()> {
-        let id = request.id.as_str();
-        self.expect(id, "update", ALIVE).await?;
-        let mut document = resources::document(&request.resources)
-            .map_err(|error| self.runner.garbled("update", error.to_string()))?;
-        self.flavor.adapt_resources(&mut document);
-        let mut call = Call::new("update", id, self.deadlines().update).arg("--resources").arg("-").with_id();
-        call.stdin = Some(document.to_string().into_bytes());
-        self.runner.run(call).await.map(drop)
+        update::update(self, request).await
     }
 
     async fn pause(&self, id: &str) -> Result<()> {

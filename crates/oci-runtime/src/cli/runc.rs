@@ -5,6 +5,7 @@ use hull_cgroups::{ExecScope, Mode};
 use serde_json::Value;
 
 use super::{CliRuntime, Flavor};
+use crate::Features;
 
 /// runc: <https://github.com/opencontainers/runc>.
 pub type RuncRuntime = CliRuntime<Runc>;
@@ -43,5 +44,14 @@ impl Flavor for Runc {
         {
             *shares = 2.into();
         }
+    }
+
+    fn lifts_cpu_quota(&self) -> bool {
+        true
+    }
+
+    /// runc has had the sub-command since 1.1; of what is older nothing is known.
+    fn features_of(&self, _version: &str) -> Option<Features> {
+        None
     }
 }

@@ -72,7 +72,8 @@ fn kill(target: KillTarget) -> KillRequest {
 }
 
 fn update(resources: serde_json::Value) -> UpdateRequest {
-    UpdateRequest { id: "a".to_owned(), resources: serde_json::from_value(resources).unwrap() }
+    let resources = serde_json::from_value(resources).unwrap();
+    UpdateRequest { id: "a".to_owned(), resources, cgroup: None }
 }
 
 #[test]
@@ -141,6 +142,18 @@ async fn update_speaks_each_dialect() {
 }
 
 #[tokio::test]
+async fn a_quota_that_the_program_cannot_take_away_needs_the_cgroup() {
+    let endless = || update(serde_json::json!({ "cpu": { "quota": -1, "shares": 7 } }));
+    let (runc, script) = scripted::<Runc>(&[OK]);
+    runc.update(&endless()).await.unwrap();
+    assert_eq!(script.lines(), ["update --resources - a"]);
+    let (crun, script) = scripted::<Crun>(&[RUNNING]);
+    let answer = crun.update(&endless()).await;
+    assert!(matches!(answer, Err(Error::Unsupported { operation: "update", .. })), "{answer:?}");
+    assert_eq!(script.lines(), ["state a"], "nothing was changed");
+}
+
+#[tokio::test]
 async fn asks_the_state_where_the_program_would_say_yes() {
     let (crun, script) = scripted::<Crun>(&[STOPPED, STOPPED, STOPPED, STOPPED, MISSING]);
     assert!(matches!(crun.kill(&kill(KillTarget::Init)).await, Err(Error::InvalidState { .. })));
@@ -198,15 +211,21 @@ async fn deletes_only_what_has_ended() {
 
 #[tokio::test]
 async fn features_may_be_unknown_and_answers_garbled() {
-    let answers =
-        [(1, "", "unknown command features"), (0, "{}", ""), (0, "[", ""), (0, "?", ""), (0, "?", "")];
+    let answers = [
+        (1, "", "unknown command features"),
+        (0, "?", ""),
+        (0, "{}", ""),
+        (0, "[", ""),
+        (0, "?", ""),
+        (0, "?", ""),
+    ];
     let (runtime, script) = scripted::<Crun>(&answers);
     assert_eq!(runtime.features().await.unwrap(), None);
     assert_eq!(runtime.features().await.unwrap(), Some(Features::default()));
     assert!(matches!(runtime.features().await, Err(Error::Garbled { operation: "features", .. })));
     assert!(matches!(runtime.version().await, Err(Error::Garbled { operation: "version", .. })));
     assert!(matches!(runtime.state("a").await, Err(Error::Garbled { operation: "state", .. })));
-    assert_eq!(script.lines(), ["features", "features", "features", "--version", "state a"]);
+    assert_eq!(script.lines(), ["features", "--version", "features", "features", "--version", "state a"]);
 }
 
 #[tokio::test]

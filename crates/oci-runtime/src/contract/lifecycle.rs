@@ -39,7 +39,7 @@ pub(super) async fn lives_and_ends(case: &Case<'_>) -> Outcome {
 
 pub(super) async fn is_missing_to_every_verb(case: &Case<'_>) -> Outcome {
     let (runtime, id) = (case.runtime(), case.id("nobody"));
-    let update = UpdateRequest { id: id.clone(), resources: LinuxResources::default() };
+    let update = UpdateRequest { id: id.clone(), resources: LinuxResources::default(), cgroup: None };
     answers!("state", runtime.state(&id).await, Err(Error::NotFound { .. }));
     answers!("start", runtime.start(&id).await, Err(Error::NotFound { .. }));
     answers!("kill", case.kill(&id, TERM, KillTarget::Init).await, Err(Error::NotFound { .. }));
@@ -162,12 +162,14 @@ pub(super) async fn updates_limits(case: &Case<'_>) -> Outcome {
         serde_json::from_value(wanted).map_err(|error| error.to_string())
     };
     let (id, _) = case.running("a").await?;
-    let update = UpdateRequest { id, resources: resources()? };
+    let cgroup = case.fixture.cgroup(&id);
+    let update = UpdateRequest { id, resources: resources()?, cgroup };
     answers!("update", case.runtime().update(&update).await, Ok(()));
-    let unlimited = serde_json::from_value(serde_json::json!({ "pids": { "limit": -1 } }));
+    let unlimited = serde_json::json!({ "pids": { "limit": -1 }, "cpu": { "quota": -1 } });
+    let unlimited = serde_json::from_value(unlimited);
     let update = UpdateRequest { resources: unlimited.map_err(|error| error.to_string())?, ..update };
     answers!("update to no limit", case.runtime().update(&update).await, Ok(()));
-    let update = UpdateRequest { id: case.stopped("b").await?, resources: resources()? };
+    let update = UpdateRequest { id: case.stopped("b").await?, resources: resources()?, cgroup: None };
     answers!("update of a stopped", case.runtime().update(&update).await, Err(Error::InvalidState { .. }));
     Ok(())
 }
