@@ -24,6 +24,7 @@ use crate::layout::Layout;
 use crate::model::{AttachmentRecord, ContainerRecord, ContainerStatus, SandboxRecord, SandboxStatus};
 use crate::node::Node;
 use crate::operation::Operation;
+use crate::probe::Probes;
 use crate::records::Records;
 use crate::store::{Container, Sandbox, Store};
 
@@ -43,6 +44,8 @@ pub(crate) struct Daemon {
     pub(crate) network: Arc<dyn PodNetwork>,
     pub(crate) images: Arc<dyn ImageStore>,
     pub(crate) handlers: BTreeMap<String, Handler>,
+    /// What the handlers can do.
+    pub(crate) probes: Probes,
     /// Every task the daemon spawned.
     pub(crate) tasks: TaskTracker,
     /// The daemon ends: timers and retries stop, operations are let finish.
@@ -88,6 +91,7 @@ impl Daemon {
             network: backends.network,
             images: backends.images,
             handlers: backends.handlers,
+            probes: Probes::new(&config),
             tasks: TaskTracker::new(),
             shutdown: CancellationToken::new(),
             watchers: TaskTracker::new(),

@@ -28,6 +28,7 @@ use crate::config::Config;
 use crate::context::{self, Context};
 use crate::error::{Error, Result};
 use crate::layout::Layout;
+use crate::probe;
 use crate::recovery;
 use crate::service::admin::Admin;
 use crate::service::image::Images;
@@ -66,6 +67,7 @@ impl Server {
         let (mocks, network_end) = (backends.mocks.clone(), backends.network_end.clone());
         let local_images = backends.local_images.clone();
         let ctx = Arc::new(context::Daemon::new(config, layout, backends)?);
+        probe::spawn(&ctx);
         recovery::recover(&ctx).await?;
         let listener = bind(&listen).await?;
         let stop_serving = CancellationToken::new();

@@ -36,6 +36,7 @@ mod model;
 mod node;
 mod operation;
 pub mod pause;
+mod probe;
 mod records;
 mod recovery;
 mod sandbox;

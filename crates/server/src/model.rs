@@ -72,6 +72,20 @@ pub(crate) struct SandboxStatus {
     pub(crate) ips: Vec<IpAddr>,
     /// The process that holds a shared pid namespace.
     pub(crate) pause: Option<Monitored>,
+    /// What the kubelet reckons the pod to need, since it told so after a resize.
+    #[serde(default)]
+    pub(crate) resources: Option<PodResources>,
+}
+
+/// What a pod is reckoned to need: it limits nothing by itself, the kubelet sets the pod's cgroup.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct PodResources {
+    /// Of the pod itself.
+    #[serde(with = "proto")]
+    pub(crate) overhead: v1::LinuxContainerResources,
+    /// Of its containers together.
+    #[serde(with = "proto")]
+    pub(crate) resources: v1::LinuxContainerResources,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,6 +127,16 @@ pub(crate) struct ContainerStatus {
     /// Why it could not be started; overrides what the exit says.
     pub(crate) failure: Option<StartFailure>,
     pub(crate) user: Option<User>,
+    /// The limits since the first update; before, those of the request.
+    #[serde(default)]
+    pub(crate) updated: Option<Updated>,
+}
+
+/// Limits that took the place of the request's.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Updated {
+    #[serde(with = "proto")]
+    pub(crate) resources: v1::LinuxContainerResources,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -201,6 +225,7 @@ impl SandboxStatus {
             namespaces: PodNamespaces::default(),
             ips: Vec::new(),
             pause: None,
+            resources: None,
         }
     }
 
@@ -230,6 +255,7 @@ impl ContainerStatus {
             exit: None,
             failure: None,
             user: None,
+            updated: None,
         }
     }
 

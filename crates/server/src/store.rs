@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use hull_cri_api::v1;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -148,6 +149,14 @@ impl Container {
         let mut status = self.status.subscribe();
         // The sender lives in `self`: it cannot close while we wait.
         let _ = status.wait_for(|status| status.phase == ContainerPhase::Exited).await;
+    }
+
+    /// The limits that apply.
+    pub(crate) fn resources(&self) -> Option<v1::LinuxContainerResources> {
+        match &self.status().updated {
+            Some(updated) => Some(updated.resources.clone()),
+            None => self.meta.config.linux.as_ref()?.resources.clone(),
+        }
     }
 
     pub(crate) fn take_start_untold(&self) -> bool {

@@ -10,6 +10,7 @@ use hull_cri_api::v1;
 use hull_oci_runtime::ExecRequest;
 use oci_spec::runtime::Spec;
 
+use crate::container::words;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::id;
@@ -83,15 +84,6 @@ fn precondition(container: &Container) -> Result<()> {
             id: container.id().to_owned(),
             problem: format!("the container is not running but {}", words(phase)),
         }),
-    }
-}
-
-fn words(phase: ContainerPhase) -> &'static str {
-    match phase {
-        ContainerPhase::Creating => "still being created",
-        ContainerPhase::Created => "created",
-        ContainerPhase::Running => "running",
-        ContainerPhase::Exited => "exited",
     }
 }
 

@@ -145,6 +145,7 @@ async fn spec_of(
     rootfs: PathBuf,
 ) -> Result<Made> {
     let join_pid = join_pid(ctx, sandbox, meta)?;
+    let handler = can(ctx, meta).await;
     let (ctx, sandbox, meta) = (ctx.clone(), sandbox.clone(), meta.clone());
     let busy = || Error::FailedPrecondition {
         operation: RPC,
@@ -156,7 +157,6 @@ async fn spec_of(
         // Held by the thread, not by the call: a lookup that hangs after its deadline still counts.
         let _permit = permit;
         let facts = ctx.node.facts();
-        let handler = HandlerFacts::default();
         let config = &meta.config;
         let want = spec::UserRequest::new(config, &image.config)?;
         let user = spec::resolve_user(&rootfs, want)?;
@@ -201,6 +201,14 @@ async fn spec_of(
         Ok::<_, Error>(Made { spec, user })
     })
     .await
+}
+
+/// What the handler can do. Only a container that asks for what not every runtime can waits for the answer.
+async fn can(ctx: &Context, meta: &ContainerMeta) -> HandlerFacts {
+    if meta.config.mounts.iter().any(|mount| mount.recursive_read_only) {
+        return ctx.probes.answered(&meta.handler).await;
+    }
+    ctx.probes.facts(&meta.handler)
 }
 
 /// The process whose pid namespace the container joins.

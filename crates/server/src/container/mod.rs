@@ -13,4 +13,17 @@ pub(crate) mod stats;
 pub(crate) mod status;
 pub(crate) mod stop;
 pub(crate) mod teardown;
+pub(crate) mod update;
 pub(crate) mod watch;
+
+use crate::model::ContainerPhase;
+
+/// What a container is, in words for messages.
+pub(crate) fn words(phase: ContainerPhase) -> &'static str {
+    match phase {
+        ContainerPhase::Creating => "still being created",
+        ContainerPhase::Created => "created",
+        ContainerPhase::Running => "running",
+        ContainerPhase::Exited => "exited",
+    }
+}

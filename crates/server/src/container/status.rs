@@ -46,11 +46,8 @@ pub(crate) fn of(container: &Container) -> v1::ContainerStatus {
         annotations: meta.config.annotations.clone(),
         mounts: meta.config.mounts.clone(),
         log_path: meta.log_path.to_string_lossy().into_owned(),
-        resources: meta
-            .config
-            .linux
-            .as_ref()
-            .and_then(|linux| linux.resources.clone())
+        resources: container
+            .resources()
             .map(|linux| v1::ContainerResources { linux: Some(linux), ..Default::default() }),
         image_id: meta.image_id.clone(),
         user: Some(v1::ContainerUser {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use hull_cgroups::{Cgroups, Stats};
+use hull_cgroups::{Cgroups, Limits, Stats};
 use hull_failpoint::failpoint;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -146,6 +146,43 @@ impl Node for LinuxNode {
 
     fn cgroup_stats(&self, path: &Path) -> Option<Stats> {
         self.cgroups.stats(path).ok()
+    }
+
+    async fn cgroup_limits(
+        &self,
+        path: &Path,
+        hugepages: Vec<String>,
+        unified: Vec<String>,
+    ) -> Result<Limits> {
+        let (cgroups, path) = (self.cgroups.clone(), path.to_owned());
+        blocking(move || {
+            let files: Vec<String> = hugepages.iter().map(|size| cgroups.hugepage_file(size)).collect();
+            let mut also: Vec<(&str, &str)> = files.iter().map(|file| ("hugetlb", file.as_str())).collect();
+            also.extend(unified.iter().map(|file| ("unified", file.as_str())));
+            Ok::<_, Error>(cgroups.limits(&path, &also)?)
+        })
+        .await
+    }
+
+    async fn restore_limits(&self, limits: Limits) -> Result<()> {
+        let cgroups = self.cgroups.clone();
+        blocking(move || {
+            failpoint!("node.cgroup.restore").map_err(|e| Error::io("put back limits", e))?;
+            Ok::<_, Error>(cgroups.restore_limits(&limits)?)
+        })
+        .await
+    }
+
+    async fn set_hugepages(&self, path: &Path, limits: Vec<(String, u64)>) -> Result<()> {
+        let (cgroups, path) = (self.cgroups.clone(), path.to_owned());
+        blocking(move || {
+            failpoint!("node.cgroup.hugepages").map_err(|e| Error::io("limit huge pages", e))?;
+            for (size, bytes) in &limits {
+                cgroups.set_hugepages(&path, size, *bytes)?;
+            }
+            Ok::<_, Error>(())
+        })
+        .await
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use hull_cgroups::Stats;
+use hull_cgroups::{Limits, Stats};
 use hull_failpoint::failpoint_async;
 
 use super::Node;
@@ -81,5 +81,22 @@ impl Node for MemoryNode {
             memory_working_set: 1 << 20,
             ..Stats::default()
         })
+    }
+
+    async fn cgroup_limits(
+        &self,
+        _path: &Path,
+        _hugepages: Vec<String>,
+        _unified: Vec<String>,
+    ) -> Result<Limits> {
+        Ok(Limits::default())
+    }
+
+    async fn restore_limits(&self, _limits: Limits) -> Result<()> {
+        point("node.cgroup.restore").await
+    }
+
+    async fn set_hugepages(&self, _path: &Path, _limits: Vec<(String, u64)>) -> Result<()> {
+        point("node.cgroup.hugepages").await
     }
 }

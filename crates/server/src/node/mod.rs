@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use hull_cgroups::Stats;
+use hull_cgroups::{Limits, Stats};
 
 use crate::error::Result;
 use crate::spec::NodeFacts;
@@ -56,4 +56,19 @@ pub(crate) trait Node: Debug + Send + Sync {
 
     /// What a cgroup uses; `None` when it is not there.
     fn cgroup_stats(&self, path: &Path) -> Option<Stats>;
+
+    /// What stands in a cgroup's limit files: those that an update may change, those of huge pages of these
+    /// sizes, and these files of version 2.
+    async fn cgroup_limits(
+        &self,
+        path: &Path,
+        hugepages: Vec<String>,
+        unified: Vec<String>,
+    ) -> Result<Limits>;
+
+    /// Puts back what was kept.
+    async fn restore_limits(&self, limits: Limits) -> Result<()>;
+
+    /// Limits huge pages, by size, to so many bytes: runtimes do not update these.
+    async fn set_hugepages(&self, path: &Path, limits: Vec<(String, u64)>) -> Result<()>;
 }

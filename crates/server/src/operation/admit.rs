@@ -2,12 +2,13 @@
 //! Who wins when an operation comes while another one runs. Pure.
 //!
 //! ```text
-//!  running \ comes   Run/Create           Start      Stop                Remove
-//!  Run/Create        same: join           refuse     cancel              cancel
+//!  running \ comes   Run/Create           Start      Update     Stop                Remove
+//!  Run/Create        same: join           refuse     refuse     cancel              cancel
 //!                    other: cancel
-//!  Start             wait                 join       cancel              cancel
-//!  Stop              wait                 refuse     join, shortening    shorten, then on
-//!  Remove            wait, then anew      refuse     join                join
+//!  Start             wait                 join       wait       cancel              cancel
+//!  Update            wait                 wait       wait       cancel              cancel
+//!  Stop              wait                 refuse     refuse     join, shortening    shorten, then on
+//!  Remove            wait, then anew      refuse     refuse     join                join
 //! ```
 //! "cancel" includes its undo: the newcomer is admitted again when the running one has ended.
 
@@ -23,6 +24,7 @@ pub(crate) enum OpKind {
     RemoveSandbox,
     CreateContainer,
     StartContainer,
+    UpdateContainer,
     StopContainer,
     RemoveContainer,
 }
@@ -58,20 +60,21 @@ pub(crate) enum Decision {
 enum Verb {
     Make,
     Start,
+    Update,
     Stop,
     Remove,
 }
 
 /// The table above. `same` tells whether both ask for the same thing.
 pub(crate) fn decide(running: OpKind, comes: OpKind, same: bool) -> Decision {
-    use Verb::{Make, Remove, Start, Stop};
+    use Verb::{Make, Remove, Start, Stop, Update};
     match (running.verb(), comes.verb()) {
         (Make, Make) if same => Decision::Join,
         (Make, Make | Stop | Remove) => Decision::Cancel,
-        (Make | Stop | Remove, Start) => Decision::Refuse,
+        (Make | Stop | Remove, Start | Update) => Decision::Refuse,
         (Start, Start) | (Stop, Stop) | (Remove, Stop | Remove) => Decision::Join,
-        (Start, Stop | Remove) => Decision::Cancel,
-        (Start | Stop | Remove, Make) => Decision::Wait,
+        (Start | Update, Stop | Remove) => Decision::Cancel,
+        (Start | Update | Stop | Remove, Make) | (Start | Update, Update) | (Update, Start) => Decision::Wait,
         (Stop, Remove) => Decision::Shorten,
     }
 }
@@ -87,6 +90,7 @@ impl OpKind {
             Self::RemoveSandbox => "RemovePodSandbox",
             Self::CreateContainer => "CreateContainer",
             Self::StartContainer => "StartContainer",
+            Self::UpdateContainer => "UpdateContainerResources",
             Self::StopContainer => "StopContainer",
             Self::RemoveContainer => "RemoveContainer",
         }
@@ -96,6 +100,7 @@ impl OpKind {
         match self {
             Self::RunSandbox | Self::CreateContainer => Verb::Make,
             Self::StartContainer => Verb::Start,
+            Self::UpdateContainer => Verb::Update,
             Self::StopSandbox | Self::StopContainer => Verb::Stop,
             Self::RemoveSandbox | Self::RemoveContainer => Verb::Remove,
         }
@@ -132,6 +137,14 @@ mod tests {
             (StartContainer, StopContainer, false, Decision::Cancel),
             (StartContainer, RemoveContainer, false, Decision::Cancel),
             (StartContainer, StartContainer, false, Decision::Join),
+            (CreateContainer, UpdateContainer, false, Decision::Refuse),
+            (StartContainer, UpdateContainer, false, Decision::Wait),
+            (UpdateContainer, UpdateContainer, true, Decision::Wait),
+            (UpdateContainer, StartContainer, false, Decision::Wait),
+            (UpdateContainer, StopContainer, false, Decision::Cancel),
+            (UpdateContainer, RemoveContainer, false, Decision::Cancel),
+            (StopContainer, UpdateContainer, false, Decision::Refuse),
+            (RemoveContainer, UpdateContainer, false, Decision::Refuse),
             (StopContainer, StopContainer, false, Decision::Join),
             (StopContainer, RemoveContainer, false, Decision::Shorten),
             (StopContainer, StartContainer, false, Decision::Refuse),
@@ -155,6 +168,7 @@ mod tests {
             RemoveSandbox,
             CreateContainer,
             StartContainer,
+            UpdateContainer,
             StopContainer,
             RemoveContainer,
         ])

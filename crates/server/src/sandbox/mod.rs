@@ -10,3 +10,4 @@ pub(crate) mod run;
 pub(crate) mod status;
 pub(crate) mod stop;
 pub(crate) mod teardown;
+pub(crate) mod update;

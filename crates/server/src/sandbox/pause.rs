@@ -16,7 +16,7 @@ use crate::model::SandboxMeta;
 use crate::records::blocking;
 use crate::sandbox::stop;
 use crate::spec::namespaces::{PidNamespace, pod_pid_namespace};
-use crate::spec::{HandlerFacts, PauseInput, pause_spec};
+use crate::spec::{PauseInput, pause_spec};
 use crate::store::Sandbox;
 
 /// Whether the pod shares a pid namespace of its own.
@@ -42,7 +42,7 @@ pub(crate) async fn prepare(ctx: &Context, meta: &SandboxMeta, namespaces: &PodN
         namespaces,
         cgroups_path: &cgroup(meta),
         facts: ctx.node.facts(),
-        seccomp: HandlerFacts::default().seccomp,
+        seccomp: ctx.probes.facts(&meta.handler).seccomp,
     })?;
     let path = ctx.layout.pause_dir(&meta.id);
     blocking(move || {

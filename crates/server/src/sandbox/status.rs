@@ -9,16 +9,17 @@ use hull_cri_api::v1;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::model::{SandboxPhase, SandboxStatus};
+use crate::records::blocking;
 use crate::store::Sandbox;
 
 /// The status, and with `verbose` what tools read beside it.
-pub(crate) fn status(ctx: &Context, id: &str, verbose: bool) -> Result<v1::PodSandboxStatusResponse> {
+pub(crate) async fn status(ctx: &Context, id: &str, verbose: bool) -> Result<v1::PodSandboxStatusResponse> {
     let sandbox = ctx
         .store
         .sandbox(id)?
         .filter(|sandbox| sandbox.status().is_visible())
         .ok_or_else(|| Error::NotFound { kind: "pod sandbox", id: id.to_owned() })?;
-    let info = if verbose { info(&sandbox) } else { HashMap::new() };
+    let info = if verbose { info(ctx, &sandbox).await? } else { HashMap::new() };
     Ok(v1::PodSandboxStatusResponse { status: Some(of(&sandbox)), info, ..Default::default() })
 }
 
@@ -44,15 +45,45 @@ pub(crate) fn of(sandbox: &Sandbox) -> v1::PodSandboxStatus {
     }
 }
 
-fn info(sandbox: &Sandbox) -> HashMap<String, String> {
+/// What crictl and node tools read: `pid`, `runtimeSpec`. Both are the pause's, which only a pod with a shared
+/// pid namespace has.
+async fn info(ctx: &Context, sandbox: &Sandbox) -> Result<HashMap<String, String>> {
     let status = sandbox.status();
+    let spec = match &status.pause {
+        Some(_) => {
+            let path = ctx.layout.pause_dir(sandbox.id()).join("config.json");
+            // A stopped pod may have lost it.
+            blocking(move || Ok::<_, Error>(std::fs::read(path).ok())).await?
+        }
+        None => None,
+    };
+    let spec: serde_json::Value =
+        spec.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+    let resources = status
+        .resources
+        .as_ref()
+        .map(|it| serde_json::json!({ "overhead": shown(&it.overhead), "resources": shown(&it.resources) }));
+    let alive = status.phase != SandboxPhase::NotReady;
     let document = serde_json::json!({
-        "pid": status.pause.as_ref().map_or(0, |pause| pause.process.pid),
+        "pid": status.pause.as_ref().filter(|_| alive).map_or(0, |pause| pause.process.pid),
         "runtimeHandler": sandbox.meta.handler,
         "cgroupParent": sandbox.meta.cgroup_parent,
         "namespaces": status.namespaces,
+        "resources": resources,
+        "runtimeSpec": spec,
     });
-    HashMap::from([("info".to_owned(), document.to_string())])
+    Ok(HashMap::from([("info".to_owned(), document.to_string())]))
+}
+
+/// The numbers that are set.
+fn shown(resources: &v1::LinuxContainerResources) -> serde_json::Value {
+    serde_json::json!({
+        "cpuPeriod": resources.cpu_period,
+        "cpuQuota": resources.cpu_quota,
+        "cpuShares": resources.cpu_shares,
+        "memoryLimitInBytes": resources.memory_limit_in_bytes,
+        "memorySwapLimitInBytes": resources.memory_swap_limit_in_bytes,
+    })
 }
 
 /// A sandbox that is stopping is not ready any more.

@@ -46,11 +46,17 @@ fn network(ctx: &Daemon) -> v1::RuntimeCondition {
 fn handlers(ctx: &Daemon) -> Vec<v1::RuntimeHandler> {
     std::iter::once("")
         .chain(ctx.handlers.keys().map(String::as_str))
-        .map(|name| v1::RuntimeHandler {
-            name: name.to_owned(),
-            features: Some(v1::RuntimeHandlerFeatures::default()),
-        })
+        .map(|name| v1::RuntimeHandler { name: name.to_owned(), features: Some(features(ctx, name)) })
         .collect()
+}
+
+/// What has been found out of a handler so far. User namespaces of pods are not made yet.
+fn features(ctx: &Daemon, name: &str) -> v1::RuntimeHandlerFeatures {
+    let name = if name.is_empty() { ctx.config.runtime.default.as_str() } else { name };
+    v1::RuntimeHandlerFeatures {
+        recursive_read_only_mounts: ctx.probes.facts(name).recursive_read_only,
+        user_namespaces: false,
+    }
 }
 
 fn info(ctx: &Daemon) -> HashMap<String, String> {

@@ -83,7 +83,7 @@ impl RuntimeService for Runtime {
         let request = request.into_inner();
         answer(
             "PodSandboxStatus",
-            sandbox::status::status(&self.ctx, &request.pod_sandbox_id, request.verbose),
+            sandbox::status::status(&self.ctx, &request.pod_sandbox_id, request.verbose).await,
         )
     }
 
@@ -220,9 +220,10 @@ impl RuntimeService for Runtime {
 
     async fn update_container_resources(
         &self,
-        _: Request<v1::UpdateContainerResourcesRequest>,
+        request: Request<v1::UpdateContainerResourcesRequest>,
     ) -> Answer<v1::UpdateContainerResourcesResponse> {
-        unimplemented("UpdateContainerResources")
+        let updated = container::update::update(&self.ctx, request.into_inner()).await;
+        answer("UpdateContainerResources", updated.map(|()| v1::UpdateContainerResourcesResponse {}))
     }
 
     async fn exec(&self, _: Request<v1::ExecRequest>) -> Answer<v1::ExecResponse> {
@@ -281,9 +282,10 @@ impl RuntimeService for Runtime {
 
     async fn update_pod_sandbox_resources(
         &self,
-        _: Request<v1::UpdatePodSandboxResourcesRequest>,
+        request: Request<v1::UpdatePodSandboxResourcesRequest>,
     ) -> Answer<v1::UpdatePodSandboxResourcesResponse> {
-        unimplemented("UpdatePodSandboxResources")
+        let updated = sandbox::update::update(&self.ctx, request.into_inner()).await;
+        answer("UpdatePodSandboxResources", updated.map(|()| v1::UpdatePodSandboxResourcesResponse {}))
     }
 
     async fn stream_pod_sandboxes(

@@ -27,8 +27,9 @@ pub mod resources;
 pub mod seccomp;
 mod seccomp_profile;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod unsupported;
+pub mod update;
 pub mod user;
 
 use std::collections::HashMap;
