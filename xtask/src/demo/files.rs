@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The files of the demo: the daemon's configuration, a network, a pod, a container.
+//! The files of the demo: the daemon's configuration, a pod, a container.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::{install, run};
+use crate::run;
 
 /// Writes all of them into `dir` and returns the names of the runtime handlers.
 pub(crate) fn write(dir: &Path) -> Result<Vec<&'static str>> {
@@ -24,9 +24,7 @@ pub(crate) fn write(dir: &Path) -> Result<Vec<&'static str>> {
         names.push(name);
     }
     let default = names.first().context("neither runc nor crun is installed")?;
-    let plugins = install::cni_bin_dir().context("the CNI plugins are not installed")?;
-    put(dir, "hull.toml", &hull_toml(dir, default, &handlers, plugins))?;
-    put(dir, "cni/net.d/10-demo.conflist", &network(dir))?;
+    put(dir, "hull.toml", &hull_toml(dir, default, &handlers))?;
     put(dir, "container.json", CONTAINER)?;
     Ok(names)
 }
@@ -38,7 +36,7 @@ fn put(dir: &Path, name: &str, text: &str) -> Result<()> {
     fs::write(&path, text).with_context(|| format!("write {}", path.display()))
 }
 
-fn hull_toml(dir: &Path, default: &str, handlers: &str, plugins: &str) -> String {
+fn hull_toml(dir: &Path, default: &str, handlers: &str) -> String {
     let dir = dir.display();
     format!(
         "root = \"{dir}/lib\"
@@ -49,39 +47,12 @@ listen = \"{dir}/hull.sock\"
 default = \"{default}\"
 {handlers}
 [network]
-cni_conf_dir = \"{dir}/cni/net.d\"
-cni_bin_dirs = [\"{plugins}\"]
+backend = \"bridge\"
 netns_dir = \"{dir}/netns\"
 
 [images]
 certs_dir = \"{dir}/certs.d\"
 "
-    )
-}
-
-/// A bridge with addresses of its own, and host ports. Subnet and bridge can be any: the namespace is private.
-fn network(dir: &Path) -> String {
-    format!(
-        r#"{{
-  "cniVersion": "1.0.0",
-  "name": "hull-demo",
-  "plugins": [
-    {{
-      "type": "bridge",
-      "bridge": "hull-demo0",
-      "isGateway": true,
-      "ipam": {{
-        "type": "host-local",
-        "dataDir": "{}/cni/leases",
-        "ranges": [[{{ "subnet": "10.88.77.0/24" }}]],
-        "routes": [{{ "dst": "0.0.0.0/0" }}]
-      }}
-    }},
-    {{ "type": "portmap", "capabilities": {{ "portMappings": true }} }}
-  ]
-}}
-"#,
-        dir.display()
     )
 }
 
@@ -145,10 +116,9 @@ mod tests {
 
     #[test]
     fn every_path_that_is_written_is_private() {
-        let text = hull_toml(Path::new("/tmp/demo"), "runc", "", "/usr/lib/cni");
+        let text = hull_toml(Path::new("/tmp/demo"), "runc", "");
         for line in text.lines().filter(|line| line.contains("= \"/")) {
             assert!(line.contains("\"/tmp/demo/"), "{line}");
         }
-        assert!(network(Path::new("/tmp/demo")).contains("\"/tmp/demo/cni/leases\""));
     }
 }
