@@ -147,6 +147,11 @@ impl Book {
         let lease = self.leases.get_mut(&attachment.sandbox_id).filter(|lease| lease.found)?;
         if free {
             lease.port_mappings.clone_from(&attachment.port_mappings);
+        } else {
+            tracing::warn!(
+                sandbox = lease.sandbox_id,
+                "another pod has its host ports by now: they stay closed"
+            );
         }
         lease.found = false;
         Some(lease.clone())

@@ -16,7 +16,8 @@ use std::os::fd::AsFd as _;
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike as _};
 use rtnetlink::packet_core::{
-    NLM_F_ACK, NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage,
+    NetlinkPayload,
 };
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::sys::Socket;
@@ -26,6 +27,8 @@ use rtnetlink::sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 const LIMIT_SECONDS: i64 = 10;
 /// More than the kernel puts into one datagram.
 const BUFFER: usize = 64 << 10;
+/// How often a dump is tried that changes under the reader.
+const DUMPS: usize = 20;
 const HEADER: usize = 16;
 const ERROR: u16 = 2;
 const DONE: u16 = 3;
@@ -105,15 +108,26 @@ impl Netlink {
 
     /// Everything that the kernel has of a kind.
     pub(super) fn dump(&mut self, what: RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
+        for _ in 0..DUMPS {
+            if let Some(found) = self.dump_once(what.clone())? {
+                return Ok(found);
+            }
+        }
+        Err(io::Error::new(io::ErrorKind::TimedOut, "what is looked at changes all the time"))
+    }
+
+    /// `None`: it changed meanwhile, and the answer may lack something.
+    fn dump_once(&mut self, what: RouteNetlinkMessage) -> io::Result<Option<Vec<RouteNetlinkMessage>>> {
         let mut bytes = Vec::new();
         append(&mut bytes, self.next(), what, NLM_F_DUMP);
         self.send(&bytes)?;
-        let (wanted, mut found, mut ended) = (self.sequence, Vec::new(), false);
+        let (wanted, mut found, mut ended, mut torn) = (self.sequence, Vec::new(), false, false);
         while !ended {
             self.receive(|part| {
                 if part.sequence != wanted {
                     return Ok(());
                 }
+                torn |= part.flags & NLM_F_DUMP_INTR != 0;
                 match part.kind {
                     DONE => ended = true,
                     ERROR => match part.refusal() {
@@ -132,7 +146,7 @@ impl Netlink {
                 Ok(())
             })?;
         }
-        Ok(found)
+        Ok(Some(found).filter(|_| !torn))
     }
 
     fn next(&mut self) -> u32 {

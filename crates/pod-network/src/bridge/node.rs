@@ -145,10 +145,11 @@ fn shape(
     let (name, step) = (config.name.as_str(), "set the bridge up");
     failpoint!("bridge.node.shape").map_err(io_problem(step))?;
     if subnets.iter().any(|subnet| !subnet.is_ipv4()) {
-        // Its addresses are ours alone; a pod must not reconfigure the host by router advertisements.
-        for (key, value) in [("disable_ipv6", "0"), ("accept_dad", "0"), ("accept_ra", "0")] {
-            sysctl::set(&["ipv6", "conf", name, key], value).map_err(io_problem(step))?;
-        }
+        sysctl::set(&["ipv6", "conf", name, "disable_ipv6"], "0").map_err(io_problem(step))?;
+    }
+    // Its addresses are ours alone; a pod must not reconfigure the host by router advertisements.
+    for key in ["accept_dad", "accept_ra"] {
+        sysctl::set(&["ipv6", "conf", name, key], "0").map_err(io_problem(step))?;
     }
     let mut requests = vec![link::set_bridge(index, &config.owner(), mtu)];
     let wanted = |ip: IpAddr, prefix: u8| subnets.iter().any(|s| s.gateway() == ip && s.prefix() == prefix);
@@ -275,7 +276,9 @@ impl View {
         let own = self.links.iter().find(|it| it.name == config.name).map(|it| it.index);
         let addresses =
             self.addresses.iter().filter_map(|it| Some((Subnet::around(it.ip, it.prefix)?, Some(it.link))));
-        let routes = self.routes.iter().filter_map(|it| Some((it.to?, it.link)));
+        // A shorter prefix is a default route in parts, as VPNs make it.
+        let routes =
+            self.routes.iter().filter_map(|it| Some((it.to.filter(|to| to.prefix() >= 8)?, it.link)));
         for (range, link) in addresses.chain(routes).filter(|(_, link)| own.is_none() || *link != own) {
             if let Some(subnet) = subnets.iter().find(|subnet| subnet.overlaps(&range)) {
                 return Err(Problem(format!(
@@ -365,6 +368,9 @@ mod tests {
         view.addresses.pop();
         view.routes.push(Route { to: Subnet::around("10.0.0.0".parse().unwrap(), 8), link: None });
         assert!(view.refuse_overlap(&config, &config.subnets).unwrap_err().0.contains("10.0.0.0/8"));
+        view.routes.pop();
+        view.routes.push(Route { to: Subnet::around("0.0.0.0".parse().unwrap(), 1), link: Some(2) });
+        view.refuse_overlap(&config, &config.subnets).expect("half of a default route");
     }
 
     #[test]

@@ -82,11 +82,11 @@ fn make(host: &mut Netlink, node: &Node, lease: &Lease) -> io::Result<()> {
 /// leased, so looking for duplicates only costs a second.
 fn settings(node: &Node) -> io::Result<()> {
     if node.has_ipv6() {
-        for (key, value) in [("disable_ipv6", "0"), ("accept_dad", "0"), ("accept_ra", "0")] {
-            sysctl::set(&["ipv6", "conf", POD_LINK, key], value)?;
-        }
+        sysctl::set(&["ipv6", "conf", POD_LINK, "disable_ipv6"], "0")?;
     }
-    Ok(())
+    // A pod without leased IPv6 addresses still has one of the link.
+    sysctl::set(&["ipv6", "conf", POD_LINK, "accept_dad"], "0")?;
+    sysctl::set(&["ipv6", "conf", POD_LINK, "accept_ra"], "0")
 }
 
 fn wire(node: &Node, lease: &Lease) -> io::Result<()> {
