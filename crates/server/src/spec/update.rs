@@ -118,7 +118,7 @@ fn endless(document: &mut LinuxResources, after: &v1::LinuxContainerResources, f
         document.set_cpu(Some(cpu));
     }
     if after.memory_limit_in_bytes == -1 {
-        let mut memory = document.memory().clone().unwrap_or_default();
+        let mut memory = document.memory().unwrap_or_default();
         memory.set_limit(Some(-1));
         if facts.swap_accounting {
             memory.set_swap(Some(-1));

@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the kubelet and users ask of pods and containers, on real runtimes (runc, crun): one pod for many
+//! requests. Needs root; see `hull_tests::root_tests_enabled`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "tests")]
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use hull_cri_api::v1::*;
+use hull_tests::{Cri, Daemon, Pod, Setup, real_runtime_ok, root_tests_enabled, runtimes};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use tonic::{Code, Status};
+
+const SLEEP: [&str; 3] = ["sh", "-c", "trap 'exit 0' TERM; sleep 1000 & wait"];
+const MIB: i64 = 1 << 20;
+
+/// What a script in a container prints; it has to succeed.
+async fn sh(cri: &Cri, id: &str, script: &str) -> String {
+    let answer =
+        cri.exec(id, &["sh", "-c", script], 20).await.unwrap_or_else(|error| panic!("{script}: {error}"));
+    let stderr = String::from_utf8_lossy(&answer.stderr);
+    assert_eq!(answer.exit_code, 0, "{script}: {stderr}");
+    String::from_utf8_lossy(&answer.stdout).trim().to_owned()
+}
+
+/// Whether a script in a container succeeds.
+async fn succeeds(cri: &Cri, id: &str, script: &str) -> bool {
+    cri.exec(id, &["sh", "-c", script], 20).await.unwrap().exit_code == 0
+}
+
+async fn pod(
+    daemon: &Daemon,
+    cri: &Cri,
+    handler: &str,
+    change: impl FnOnce(&mut PodSandboxConfig),
+) -> (Pod, String) {
+    let mut pod = Pod::new(daemon, "web");
+    change(&mut pod.config);
+    let id = cri.run_pod(&pod.config, handler).await.unwrap_or_else(|error| panic!("{handler}: {error}"));
+    (pod, id)
+}
+
+/// A container that sleeps, as changed; started.
+async fn container(
+    cri: &Cri,
+    (pod, pod_id): (&Pod, &str),
+    name: &str,
+    change: impl FnOnce(&mut ContainerConfig),
+) -> Result<String, Status> {
+    let mut container = pod.container(name, &SLEEP);
+    change(&mut container.config);
+    cri.create_and_start(pod_id, &container.config, &pod.config).await
+}
+
+fn security(config: &mut ContainerConfig) -> &mut LinuxContainerSecurityContext {
+    config.linux.get_or_insert_default().security_context.get_or_insert_default()
+}
+
+async fn update(cri: &Cri, id: &str, linux: LinuxContainerResources) -> Result<(), Status> {
+    let request = UpdateContainerResourcesRequest {
+        container_id: id.to_owned(),
+        linux: Some(linux),
+        ..Default::default()
+    };
+    cri.runtime.clone().update_container_resources(request).await.map(drop)
+}
+
+async fn told(cri: &Cri, id: &str) -> LinuxContainerResources {
+    cri.container(id).await.unwrap().resources.unwrap().linux.unwrap()
+}
+
+/// The cpu quota, `none`, and the memory limit that the kernel has for a container, as it sees them itself.
+const LIMITS: &str = "cd /sys/fs/cgroup; \
+    q=$(cat cpu/cpu.cfs_quota_us 2>/dev/null || cut -d' ' -f1 cpu.max); [ $q = -1 -o $q = max ] && q=none; \
+    echo $q $(cat memory/memory.limit_in_bytes 2>/dev/null || cat memory.max) \
+    $(cat cpuset/cpuset.cpus 2>/dev/null || cat cpuset.cpus)";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn limits_change_while_it_runs_whole_or_not_at_all() {
+    if !root_tests_enabled() {
+        return;
+    }
+    // For each runtime: one good update, one whose record cannot be written, two good ones.
+    let full = "container.update.record=1*off->1*error(full)->3*off->1*error(full)";
+    let daemon = Setup::real().failpoints(full).start().await;
+    let cri = daemon.cri().await;
+    for handler in runtimes::REAL {
+        let (pod, pod_id) = pod(&daemon, &cri, handler, |_| {}).await;
+        let id = container(&cri, (&pod, &pod_id), "main", |config| {
+            config.linux.as_mut().unwrap().resources.as_mut().unwrap().memory_limit_in_bytes = 64 * MIB;
+        })
+        .await
+        .unwrap();
+        let before = sh(&cri, &id, LIMITS).await;
+        assert!(before.starts_with(&format!("none {}", 64 * MIB)), "{handler}: {before}");
+
+        let wanted = LinuxContainerResources {
+            cpu_quota: 50_000,
+            cpu_period: 100_000,
+            memory_limit_in_bytes: 96 * MIB,
+            cpuset_cpus: "0".into(),
+            ..Default::default()
+        };
+        update(&cri, &id, wanted).await.unwrap_or_else(|error| panic!("{handler}: {error}"));
+        let after = format!("50000 {} 0", 96 * MIB);
+        assert_eq!(sh(&cri, &id, LIMITS).await, after, "{handler}");
+        let now = told(&cri, &id).await;
+        assert_eq!((now.cpu_quota, now.memory_limit_in_bytes, now.cpu_shares), (50_000, 96 * MIB, 102));
+        assert_eq!((now.cpuset_cpus.as_str(), now.oom_score_adj), ("0", 1000));
+        real_runtime_ok(handler, "update limits");
+
+        let more = LinuxContainerResources {
+            cpu_quota: 70_000,
+            memory_limit_in_bytes: 128 * MIB,
+            ..Default::default()
+        };
+        let error = update(&cri, &id, more).await.unwrap_err();
+        assert!(error.message().contains("full"), "{handler}: {error}");
+        assert_eq!(sh(&cri, &id, LIMITS).await, after, "{handler}: put back");
+        assert_eq!(told(&cri, &id).await, now);
+        real_runtime_ok(handler, "an update that cannot be recorded is put back");
+
+        // Held by a file in memory, which the kernel cannot let go of.
+        sh(&cri, &id, "dd if=/dev/zero of=/dev/shm/held bs=1M count=40 2>/dev/null").await;
+        let less = LinuxContainerResources { memory_limit_in_bytes: 20 * MIB, ..Default::default() };
+        let error = update(&cri, &id, less).await.unwrap_err();
+        assert_eq!(error.code(), Code::FailedPrecondition, "{handler}: {error}");
+        assert!(error.message().contains("in use"), "{handler}: {error}");
+        sh(&cri, &id, "rm /dev/shm/held").await;
+
+        let free = LinuxContainerResources { cpu_quota: -1, memory_limit_in_bytes: -1, ..Default::default() };
+        update(&cri, &id, free).await.unwrap_or_else(|error| panic!("{handler}: {error}"));
+        let lifted = sh(&cri, &id, LIMITS).await;
+        assert!(lifted.starts_with("none "), "{handler}: {lifted}");
+        assert!(!lifted.contains(&(96 * MIB).to_string()), "{handler}: {lifted}");
+        let again = LinuxContainerResources { memory_limit_in_bytes: 80 * MIB, ..Default::default() };
+        update(&cri, &id, again).await.unwrap_or_else(|error| panic!("{handler}: {error}"));
+        assert_eq!(sh(&cri, &id, LIMITS).await, format!("none {} 0", 80 * MIB), "{handler}");
+        real_runtime_ok(handler, "limits are taken away and come again");
+        cri.remove_pod(&pod_id).await.unwrap();
+    }
+    daemon.assert_nothing_left().await;
+}
+
+/// A directory with a file system mounted below it, in this mount namespace, which is the daemon's.
+struct Volume {
+    dir: PathBuf,
+}
+
+impl Volume {
+    fn new(dir: &Path) -> Self {
+        fs::create_dir_all(dir.join("sub")).unwrap();
+        let none: Option<&str> = None;
+        mount(Some(dir), dir, none, MsFlags::MS_BIND, none).unwrap();
+        mount(none, dir, none, MsFlags::MS_SHARED, none).unwrap();
+        mount(Some("volume"), &dir.join("sub"), Some("tmpfs"), MsFlags::empty(), none).unwrap();
+        Self { dir: dir.to_owned() }
+    }
+}
+
+impl Drop for Volume {
+    fn drop(&mut self) {
+        for dir in [self.dir.join("late"), self.dir.join("sub"), self.dir.clone()] {
+            let _ = umount2(&dir, MntFlags::MNT_DETACH);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mounts_are_as_asked() {
+    if !root_tests_enabled() {
+        return;
+    }
+    let daemon = Setup::real().start().await;
+    let cri = daemon.cri().await;
+    for handler in runtimes::REAL {
+        let volume = Volume::new(&daemon.dir().join(format!("volume-{handler}")));
+        let host = |path: &Path| path.to_str().unwrap().to_owned();
+        std::os::unix::fs::symlink(&volume.dir, daemon.dir().join(format!("link-{handler}"))).unwrap();
+        let link = host(&daemon.dir().join(format!("link-{handler}")));
+        let missing = daemon.dir().join(format!("missing-{handler}/deep"));
+        let at = |container_path: &str, host_path: String| Mount {
+            container_path: container_path.to_owned(),
+            host_path,
+            ..Mount::default()
+        };
+        let (pod, pod_id) = pod(&daemon, &cri, handler, |_| {}).await;
+        let whole = host(&volume.dir);
+        let id = container(&cri, (&pod, &pod_id), "main", |config| {
+            config.mounts.extend([
+                Mount { readonly: true, ..at("/ro", whole.clone()) },
+                Mount { readonly: true, recursive_read_only: true, ..at("/rro", whole.clone()) },
+                Mount {
+                    propagation: MountPropagation::PropagationHostToContainer as i32,
+                    ..at("/slave", whole.clone())
+                },
+                at("/linked", link.clone()),
+                at("/missing", host(&missing)),
+                // Without SELinux there is nothing to relabel.
+                Mount { selinux_relabel: true, ..at("/label", whole.clone()) },
+            ]);
+        })
+        .await
+        .unwrap_or_else(|error| panic!("{handler}: {error}"));
+        assert!(!succeeds(&cri, &id, "touch /ro/x").await, "{handler}");
+        assert!(succeeds(&cri, &id, "touch /ro/sub/x").await, "{handler}: read-only is not recursive");
+        assert!(!succeeds(&cri, &id, "touch /rro/x || touch /rro/sub/y").await, "{handler}");
+        assert!(succeeds(&cri, &id, "touch /linked/by-link /missing/made").await, "{handler}");
+        assert!(volume.dir.join("by-link").exists() && missing.join("made").exists());
+
+        let none: Option<&str> = None;
+        fs::create_dir_all(volume.dir.join("late")).unwrap();
+        mount(Some("late"), &volume.dir.join("late"), Some("tmpfs"), MsFlags::empty(), none).unwrap();
+        fs::write(volume.dir.join("late/seen"), "").unwrap();
+        assert!(succeeds(&cri, &id, "test -e /slave/late/seen").await, "{handler}: host to container");
+        assert!(!succeeds(&cri, &id, "test -e /linked/late/seen").await, "{handler}: private");
+        real_runtime_ok(handler, "mounts: read-only, recursive, propagation, links, missing paths");
+
+        let refused = [
+            Mount { recursive_read_only: true, ..at("/v", whole.clone()) },
+            Mount { recursive_read_only: true, readonly: true, propagation: 1, ..at("/v", whole.clone()) },
+            at("/v", String::new()),
+            at("v", whole.clone()),
+        ];
+        for (n, mount) in refused.into_iter().enumerate() {
+            let made =
+                container(&cri, (&pod, &pod_id), &format!("bad{n}"), |config| config.mounts.push(mount))
+                    .await;
+            assert_eq!(made.unwrap_err().code(), Code::InvalidArgument, "{handler} {n}");
+        }
+        cri.remove_pod(&pod_id).await.unwrap();
+    }
+    daemon.assert_nothing_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tools_find_what_they_read() {
+    if !root_tests_enabled() {
+        return;
+    }
+    let daemon = Setup::real().start().await;
+    let cri = daemon.cri().await;
+    for handler in runtimes::REAL {
+        let (pod, pod_id) = pod(&daemon, &cri, handler, |config| {
+            let linux = config.linux.as_mut().unwrap();
+            linux.security_context.as_mut().unwrap().namespace_options.as_mut().unwrap().pid =
+                NamespaceMode::Pod as i32;
+        })
+        .await;
+        let id = container(&cri, (&pod, &pod_id), "main", |config| {
+            security(config).run_as_user = Some(Int64Value { value: 1000 });
+            security(config).supplemental_groups = vec![7];
+        })
+        .await
+        .unwrap();
+        let info = |map: &HashMap<String, String>| -> serde_json::Value {
+            serde_json::from_str(&map["info"]).unwrap()
+        };
+        let request = ContainerStatusRequest { container_id: id.clone(), verbose: true };
+        let status = cri.runtime.clone().container_status(request).await.unwrap().into_inner();
+        let verbose = info(&status.info);
+        assert_eq!(verbose["sandboxID"], pod_id.as_str());
+        assert!(verbose["pid"].as_i64().unwrap() > 1, "{verbose}");
+        assert_eq!(verbose["runtimeSpec"]["process"]["user"]["uid"], 1000);
+        let user = status.status.unwrap().user.unwrap().linux.unwrap();
+        assert_eq!((user.uid, user.gid, user.supplemental_groups), (1000, 0, vec![0, 7]), "{handler}");
+        assert_eq!(sh(&cri, &id, "id -u; id -G").await, "1000\n0 7", "{handler}");
+
+        let request = PodSandboxStatusRequest { pod_sandbox_id: pod_id.clone(), verbose: true };
+        let status = cri.runtime.clone().pod_sandbox_status(request).await.unwrap().into_inner();
+        let verbose = info(&status.info);
+        assert!(verbose["pid"].as_i64().unwrap() > 1, "{verbose}");
+        assert_eq!(verbose["runtimeSpec"]["process"]["args"][0], "/pause");
+        cri.remove_pod(&pod_id).await.unwrap();
+        real_runtime_ok(handler, "verbose status, users");
+    }
+    daemon.assert_nothing_left().await;
+}
