@@ -318,15 +318,23 @@ async fn host_ports_lead_to_pods_and_one_pod_has_one() {
     assert_eq!(from.unwrap(), gateway);
     // A pod cannot reach the node's loopback by sending to it.
     let loopback = TcpListener::bind("127.0.0.1:9999").unwrap();
-    let reached = hull_netns::enter(&netns, move || {
-        std::process::Command::new("ip").args(["link", "set", "lo", "down"]).status().unwrap();
-        std::process::Command::new("ip")
-            .args(["route", "add", "127.0.0.1/32", "via", "10.213.0.1"])
-            .status()
-            .unwrap();
-        TcpStream::connect_timeout(&"127.0.0.1:9999".parse().unwrap(), Duration::from_millis(500)).is_ok()
-    });
-    assert!(!reached.unwrap());
+    output("sysctl", &["-qw", "net.ipv4.conf.hlbr0.rp_filter=0"]).await;
+    let way = "ip address flush dev lo && ip route add 127.0.0.1/32 via 10.213.0.1";
+    let reach = |netns: PathBuf| {
+        hull_netns::enter(&netns, || {
+            TcpStream::connect_timeout(&"127.0.0.1:9999".parse().unwrap(), Duration::from_millis(500)).is_ok()
+        })
+        .unwrap()
+    };
+    hull_netns::enter(&netns, move || {
+        fs::write("/proc/sys/net/ipv4/conf/eth0/route_localnet", "1").unwrap();
+        let done = std::process::Command::new("sh").args(["-c", way]).status().unwrap();
+        assert!(done.success());
+    })
+    .unwrap();
+    assert!(!reach(netns.clone()), "a pod is kept out of the node's loopback");
+    output("nft", &["flush", "chain", "inet", "hull-hlbr0", "raw"]).await;
+    assert!(reach(netns.clone()), "by that rule");
     drop(loopback);
     let error = network.attach(&b).await.unwrap_err();
     let Error::Attach { source, released: None } = &error else { panic!("{error:?}") };
@@ -357,7 +365,7 @@ async fn a_datagrams_way_is_forgotten_with_the_mapping() {
     let _ = client.send(b"?");
     for id in ["a", "b"] {
         let (netns, pod) = site.pod(&network, id, vec![mapping(Protocol::Udp, 5353, None)]).await;
-        network.attach(&pod).await.unwrap();
+        let ip = network.attach(&pod).await.unwrap().ips[0].to_string();
         let server = hull_netns::enter(&netns, || UdpSocket::bind("0.0.0.0:80").unwrap()).unwrap();
         server.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
         // The port was closed: that error is still to be told.
@@ -368,7 +376,10 @@ async fn a_datagrams_way_is_forgotten_with_the_mapping() {
         server.send_to(id.as_bytes(), from).unwrap();
         let count = client.recv(&mut buffer).unwrap();
         assert_eq!(&buffer[..count], id.as_bytes(), "the same client, the next pod");
+        let connections = || fs::read_to_string("/proc/thread-self/net/nf_conntrack").unwrap();
+        assert!(connections().contains(&ip), "{}", connections());
         network.detach(&pod).await.unwrap();
+        assert!(!connections().contains(&ip), "{}", connections());
         site.remove_netns(id).await;
     }
     site.finish(network).await;
