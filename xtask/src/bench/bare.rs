@@ -2,11 +2,13 @@
 //! The bare parts: what Hull calls for a pod, called without Hull, each call timed.
 //!
 //! ```text
-//! [namespaces] -> CNI ADD -> [bundle, overlay] -> conmon with create -> start -> exec
-//!    -> kill, and the process is gone -> [conmon ends] -> delete -> CNI DEL -> [all is removed]
+//! prepare: namespaces, bundle, overlay                                                     not timed
+//! parts:   CNI ADD -> conmon with create -> start -> exec -> kill, and the process is gone
+//!             -> [conmon ends] -> delete -> CNI DEL
+//! remove:  all that was made                                                               not timed
 //! ```
-//! In brackets: not timed. Where a measuring method costs anything, it is left out of the bare parts' time,
-//! never added: the figures are rather against Hull.
+//! Where a measuring method costs anything, it is left out of the bare parts' time, never added: the figures
+//! are rather against Hull.
 
 mod cni;
 mod monitor;
@@ -44,7 +46,8 @@ pub(crate) struct Bare<'a> {
 }
 
 /// One pod.
-struct Pod<'a> {
+#[derive(Debug)]
+pub(crate) struct Pod<'a> {
     bare: &'a Bare<'a>,
     swap: Swap,
     config: Value,
@@ -55,30 +58,24 @@ struct Pod<'a> {
     container: String,
 }
 
-impl<'a> Bare<'a> {
+impl Bare<'_> {
     /// Runs a pod from beginning to end.
     pub(crate) fn pod(&self) -> Result<Times> {
-        let ids = Ids::of(self.made.fetch_add(1, Ordering::Relaxed));
-        let mut pod = self.prepare(&ids)?;
-        let mut times = Times::default();
-        pod.namespaces()?;
-        let (result, time) = cni::add(self.plan, &pod.swap)?;
-        times.push(0, time);
-        pod.bundle()?;
-        let (pid, time) = monitor::create(self.plan, &pod.swap)?;
-        times.push(1, time);
-        times.push(2, pod.call(&self.plan.start)?);
-        times.push(3, pod.exec()?);
-        times.push(4, pod.kill(pid)?);
-        monitor::end(self.plan, &pod.swap)?;
-        times.push(5, pod.call(&self.plan.delete)?);
-        times.push(6, cni::del(self.plan, &pod.swap, &result)?);
-        times.push(7, 0.0);
+        let pod = self.prepare()?;
+        let times = pod.parts()?;
         pod.remove()?;
         Ok(times)
     }
 
-    fn prepare(&self, ids: &Ids) -> Result<Pod<'_>> {
+    /// Makes what the bare parts find.
+    pub(crate) fn prepare(&self) -> Result<Pod<'_>> {
+        let pod = self.plan_pod(&Ids::of(self.made.fetch_add(1, Ordering::Relaxed)))?;
+        pod.namespaces()?;
+        pod.bundle()?;
+        Ok(pod)
+    }
+
+    fn plan_pod(&self, ids: &Ids) -> Result<Pod<'_>> {
         let swap = self.plan.swap(&self.dir, ids)?;
         let text = swap.apply(&self.plan.config.to_string());
         let mut config: Value = serde_json::from_str(&text).context("the recorded config.json")?;
@@ -93,6 +90,25 @@ impl<'a> Bare<'a> {
 }
 
 impl Pod<'_> {
+    /// The timed parts, in their order.
+    pub(crate) fn parts(&self) -> Result<Times> {
+        let plan = self.bare.plan;
+        let mut times = Times::default();
+        let (result, time) = cni::add(plan, &self.swap)?;
+        times.push(0, time);
+        let (pid, time) = monitor::create(plan, &self.swap)?;
+        times.push(1, time);
+        times.push(2, self.call(&plan.start)?);
+        times.push(3, self.exec()?);
+        wait_handler(pid)?;
+        times.push(4, self.kill(pid)?);
+        monitor::end(plan, &self.swap)?;
+        times.push(5, self.call(&plan.delete)?);
+        times.push(6, cni::del(plan, &self.swap, &result)?);
+        times.push(7, 0.0);
+        Ok(times)
+    }
+
     /// Pins what the container joins; `lo` is up, as Hull has it.
     fn namespaces(&self) -> Result<()> {
         let mut command = Command::new("unshare");
@@ -105,7 +121,7 @@ impl Pod<'_> {
     }
 
     /// The bundle with its overlay root, and whatever the container mounts.
-    fn bundle(&mut self) -> Result<()> {
+    fn bundle(&self) -> Result<()> {
         let bundle = self.path("--bundle=")?;
         let root = self.config.pointer("/root/path").and_then(Value::as_str).context("no root.path")?;
         let root = bundle.join(root);
@@ -195,7 +211,8 @@ impl Pod<'_> {
         Ok(millis(begun))
     }
 
-    fn remove(&self) -> Result<()> {
+    /// Removes what [`Bare::prepare`] has made.
+    pub(crate) fn remove(&self) -> Result<()> {
         let bundle = self.path("--bundle=")?;
         let root = self.config.pointer("/root/path").and_then(Value::as_str).unwrap_or("rootfs");
         run::capture(Command::new("umount").arg(bundle.join(root)))?;
@@ -239,9 +256,26 @@ fn wait_gone(pid: u32) -> Result<()> {
         && !text.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['Z', 'X']))
     {
         if Instant::now() > end {
-            bail!("process {pid} is not gone after {PATIENCE:?}");
+            let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            bail!("process {pid} ({}) is not gone after {PATIENCE:?}", name.trim());
         }
         std::thread::sleep(LOOK);
+    }
+    Ok(())
+}
+
+/// Waits until a process handles SIGTERM: the first of a PID namespace ignores it before.
+fn wait_handler(pid: u32) -> Result<()> {
+    const SIGTERM: u32 = 15;
+    let status = PathBuf::from(format!("/proc/{pid}/status"));
+    let handles = run::wait_until(PATIENCE, || {
+        let text = fs::read_to_string(&status).unwrap_or_default();
+        let caught = text.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+        let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+        caught >> (SIGTERM - 1) & 1 == 1
+    });
+    if !handles {
+        bail!("process {pid} has set no handler of SIGTERM after {PATIENCE:?}");
     }
     Ok(())
 }

@@ -2,11 +2,12 @@
 //! One combination of runtime and network: recorded, then measured in the modes that were asked for.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-use super::bare::Bare;
+use super::bare::{Bare, Pod};
 use super::cgroup::Cgroup;
 use super::daemon::{Daemon, Measured};
 use super::figures::Times;
@@ -121,17 +122,20 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// First Hull's pods, then as many bare ones, and the CPU time of those.
+    /// First Hull's pods, then as many bare ones, and the CPU time of those: of the parts alone, without what
+    /// prepares and removes them.
     fn storm(&self, daemon: &Daemon, bare: &Bare<'_>, cgroup: &Cgroup) -> Result<Storm> {
-        let (pods, parallel) = (self.options.storm_pods, self.options.parallel);
-        let hull = daemon.pods(pods, parallel)?;
+        let (count, parallel) = (self.options.storm_pods, self.options.parallel);
+        let hull = daemon.pods(count, parallel)?;
+        let pods = (0..count).map(|_| bare.prepare()).collect::<Result<Vec<_>>>()?;
         cgroup.enter(true)?;
         let (begun, before) = (Instant::now(), cgroup.cpu()?);
-        let times = side_by_side(bare, pods, parallel)?;
-        let (bare_wall, cpu) = (begun.elapsed(), cgroup.cpu()?.saturating_sub(before));
+        let times = side_by_side(&pods, parallel)?;
+        let (bare_wall, bare_cpu) = (begun.elapsed(), cgroup.cpu()?.saturating_sub(before));
         cgroup.enter(false)?;
+        pods.iter().try_for_each(Pod::remove)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Ok(Storm { pods, parallel, hull, bare: times, bare_wall, bare_cpu: cpu, cores })
+        Ok(Storm { pods: count, parallel, hull, bare: times, bare_wall, bare_cpu, cores })
     }
 
     /// A daemon of its own, so that nothing before has had an influence.
@@ -159,19 +163,13 @@ impl Bench<'_> {
     }
 }
 
-/// Bare pods, so many at once.
-fn side_by_side(bare: &Bare<'_>, pods: u32, parallel: u32) -> Result<Times> {
-    let left = std::sync::Mutex::new(pods);
-    let next = || {
-        let mut left = left.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let any = *left > 0;
-        *left = left.saturating_sub(1);
-        any
-    };
+/// The parts of all pods, so many at once.
+fn side_by_side(pods: &[Pod<'_>], parallel: u32) -> Result<Times> {
+    let next = AtomicUsize::new(0);
     let worker = || {
         let mut times = Times::default();
-        while next() {
-            times.extend(&bare.pod()?);
+        while let Some(pod) = pods.get(next.fetch_add(1, Ordering::Relaxed)) {
+            times.extend(&pod.parts()?);
         }
         Ok::<_, anyhow::Error>(times)
     };
