@@ -119,7 +119,7 @@ impl Site {
         assert_eq!(self.leases(), BTreeSet::new());
         assert_eq!(self.netns.list().await.unwrap(), Vec::<String>::new());
         let links = output("ip", &["-o", "link"]).await;
-        assert!(!links.contains("hlbr0") && !links.contains(": hv"), "{links}");
+        assert!(!links.contains("hlbr") && !links.contains(": hv"), "{links}");
         assert_eq!(output("nft", &["list", "tables"]).await, "");
         let _ = umount2(&self.dir.path().join("netns"), MntFlags::MNT_DETACH);
         self.dir.close().unwrap();
@@ -533,6 +533,39 @@ async fn a_node_that_cannot_have_the_bridge_says_why_until_it_can() {
     assert_eq!(output("nft", &["list", "tables"]).await.lines().count(), 2);
     second.shutdown().await;
     assert_eq!(output("nft", &["list", "tables"]).await.lines().count(), 1);
+    site.finish(network).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_of_a_bridge_with_a_former_name_are_released() {
+    if !runs_inside("pods_of_a_bridge_with_a_former_name_are_released").await {
+        return;
+    }
+    let mut site = Site::new();
+    let network = site.network().await;
+    let (netns, a) = site.pod(&network, "a", vec![mapping(Protocol::Tcp, 8080, None)]).await;
+    let (_, b) = site.pod(&network, "b", vec![]).await;
+    network.attach(&a).await.unwrap();
+    network.attach(&b).await.unwrap();
+    serve(&netns);
+    network.shutdown().await;
+    let former = site.lease_dir();
+    (site.config.name, site.config.subnets) = ("hlbr1".into(), vec!["10.214.0.0/24".parse().unwrap()]);
+    let network = site.network().await;
+    ask("127.0.0.1:8080".parse().unwrap()).expect("they run on");
+    assert!(network.check(&a).await.unwrap_err().to_string().contains("former bridge hlbr0"));
+    network.detach(&b).await.unwrap();
+    assert!(former.exists());
+    for _ in 0..2 {
+        network.detach(&a).await.unwrap();
+        assert!(!former.exists());
+    }
+    let links = output("ip", &["-o", "link"]).await;
+    assert!(!links.contains("hlbr0") && links.contains("hlbr1") && !links.contains(": hv"), "{links}");
+    assert_eq!(output("nft", &["list", "tables"]).await, "table inet hull-hlbr1\n");
+    for id in ["a", "b"] {
+        site.remove_netns(id).await;
+    }
     site.finish(network).await;
 }
 

@@ -12,11 +12,14 @@ use hull_failpoint::failpoint;
 
 use super::conntrack::{self, Which};
 use super::lease::Lease;
-use super::{Shared, Turn, blocking, plug, unplug};
+use super::{Shared, Turn, blocking, former, plug, unplug};
 use crate::{Attachment, Error, Result};
 
 pub(super) async fn detach(shared: &Arc<Shared>, attachment: &Attachment) -> Result<()> {
-    let id = super::own(shared, attachment)?;
+    let (id, bridge) = super::target(attachment)?;
+    if bridge != shared.config.name {
+        return former::release(shared, &bridge, id).await;
+    }
     let turn = shared.turn(id).await;
     release(shared, id, turn).await
 }

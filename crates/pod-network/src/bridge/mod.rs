@@ -18,6 +18,7 @@ mod check;
 mod config;
 mod conntrack;
 mod detach;
+mod former;
 mod gc;
 mod keeper;
 mod lease;
@@ -248,23 +249,27 @@ impl Shared {
     }
 }
 
-/// The pod of an attachment, which must have been planned on this bridge.
-fn own<'a>(shared: &Shared, attachment: &'a Attachment) -> Result<&'a str> {
-    let name = &shared.config.name;
-    let data = serde_json::from_value::<Data>(attachment.data.clone());
-    match data {
-        Ok(data) if data.bridge == *name && names::is_id(&attachment.sandbox_id) => {
-            Ok(&attachment.sandbox_id)
-        }
-        Ok(data) if names::is_id(&attachment.sandbox_id) => Err(Error::Invalid(format!(
-            "{} is attached to the bridge {}, but network.bridge.name is {name}: start Hull once with the former name to release it",
-            attachment.sandbox_id, data.bridge
-        ))),
+/// The pod of an attachment and the bridge that it was planned on.
+fn target(attachment: &Attachment) -> Result<(&str, String)> {
+    match serde_json::from_value::<Data>(attachment.data.clone()) {
+        Ok(data) if names::is_id(&attachment.sandbox_id) => Ok((&attachment.sandbox_id, data.bridge)),
         _ => Err(Error::Invalid(format!(
             "{} is attached to network {}, which is none of the built-in bridge: start Hull once with the former network.backend to release it",
             attachment.sandbox_id, attachment.network
         ))),
     }
+}
+
+/// The pod of an attachment, which must have been planned on this bridge.
+fn own<'a>(shared: &Shared, attachment: &'a Attachment) -> Result<&'a str> {
+    let (id, bridge) = target(attachment)?;
+    if bridge == shared.config.name {
+        return Ok(id);
+    }
+    Err(Error::Invalid(format!(
+        "{id} is attached to the former bridge {bridge}, not to {}",
+        shared.config.name
+    )))
 }
 
 /// Runs kernel and file work off the async threads.

@@ -76,13 +76,22 @@ pub(super) fn prepare(config: &BridgeConfig, held: &[Lease]) -> Result<(Node, Ve
     Ok((Node { index, mtu, subnets }, view.found(index, held)))
 }
 
-/// Removes a bridge that has no ports. Whether it was ours is known by its alias.
+/// Whether there is a bridge of this name that says that it is ours.
+pub(super) fn is_ours(config: &BridgeConfig) -> io::Result<bool> {
+    Ok(our_bridge(&link::links(&mut Netlink::route()?)?, config).is_some())
+}
+
+fn our_bridge<'a>(links: &'a [Link], config: &BridgeConfig) -> Option<&'a Link> {
+    let owner = config.owner();
+    links.iter().find(|it| it.name == config.name && it.is_bridge && it.alias.as_deref() == Some(&owner))
+}
+
+/// Removes our bridge, unless it has ports.
 pub(super) fn remove(config: &BridgeConfig) -> io::Result<()> {
     let mut netlink = Netlink::route()?;
     let links = link::links(&mut netlink)?;
-    let Some(bridge) = links.iter().find(|it| it.name == config.name) else { return Ok(()) };
-    let ours = bridge.is_bridge && bridge.alias.as_deref() == Some(&config.owner());
-    if !ours || links.iter().any(|it| it.controller == Some(bridge.index)) {
+    let Some(bridge) = our_bridge(&links, config) else { return Ok(()) };
+    if links.iter().any(|it| it.controller == Some(bridge.index)) {
         return Ok(());
     }
     failpoint!("bridge.node.remove")?;
