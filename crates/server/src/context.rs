@@ -26,6 +26,7 @@ use crate::node::Node;
 use crate::operation::Operation;
 use crate::probe::Probes;
 use crate::records::Records;
+use crate::spec::rlimits::{self, Rlimit};
 use crate::store::{Container, Sandbox, Store};
 
 /// Shared by every verb.
@@ -44,6 +45,8 @@ pub(crate) struct Daemon {
     pub(crate) network: Arc<dyn PodNetwork>,
     pub(crate) images: Arc<dyn ImageStore>,
     pub(crate) handlers: BTreeMap<String, Handler>,
+    /// Limits of processes, of every container.
+    pub(crate) rlimits: Vec<Rlimit>,
     /// What the handlers can do.
     pub(crate) probes: Probes,
     /// Every task the daemon spawned.
@@ -81,6 +84,7 @@ const TRIM_AFTER: Duration = Duration::from_secs(3);
 
 impl Daemon {
     pub(crate) fn new(config: Config, layout: Layout, backends: Backends) -> Result<Self> {
+        let facts = backends.node.facts().clone();
         Ok(Self {
             records: Records::open(&layout.root)?,
             layout,
@@ -92,6 +96,7 @@ impl Daemon {
             images: backends.images,
             handlers: backends.handlers,
             probes: Probes::new(&config),
+            rlimits: rlimits::within_reach(&config.containers.ulimits, &facts),
             tasks: TaskTracker::new(),
             shutdown: CancellationToken::new(),
             watchers: TaskTracker::new(),

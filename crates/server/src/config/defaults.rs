@@ -136,6 +136,13 @@ impl Default for Timeouts {
 
 impl Default for ContainersConfig {
     fn default() -> Self {
-        Self { default_capabilities: CAPABILITIES.to_vec(), pids_limit: None, log_size_max: None }
+        Self {
+            default_capabilities: CAPABILITIES.to_vec(),
+            pids_limit: None,
+            log_size_max: None,
+            ulimits: Vec::new(),
+            shm_size: 64 << 20,
+            cdi_spec_dirs: vec![PathBuf::from("/etc/cdi"), PathBuf::from("/var/run/cdi")],
+        }
     }
 }

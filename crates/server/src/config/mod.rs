@@ -16,6 +16,7 @@
 //! A wrong key, type or value is refused with its place and what to write instead. Nothing is
 //! ignored: a setting that silently does not apply is an outage that happens later.
 
+mod containers;
 mod defaults;
 mod duration;
 mod error;
@@ -36,6 +37,8 @@ use std::time::Duration;
 
 use hull_pod_network::bridge::Subnet;
 use oci_spec::runtime::Capability;
+
+use crate::spec::rlimits::Rlimit;
 
 pub use error::ConfigError;
 pub use load::DEFAULT_FILE;
@@ -226,6 +229,12 @@ pub struct ContainersConfig {
     pub pids_limit: Option<u32>,
     /// Bytes after which the monitor starts a log file anew; `None`: never, the kubelet rotates. Not set.
     pub log_size_max: Option<u64>,
+    /// Limits of every process, cut to what the daemon may set. Empty: those the daemon was started with.
+    pub ulimits: Vec<Rlimit>,
+    /// Bytes of a pod's `/dev/shm`. 64 MiB.
+    pub shm_size: u64,
+    /// Where files about vendors' devices (CDI) are; a later directory wins. `/etc/cdi`, `/var/run/cdi`; empty: none.
+    pub cdi_spec_dirs: Vec<PathBuf>,
 }
 
 // === impl LogLevel ===

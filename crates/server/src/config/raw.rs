@@ -7,12 +7,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use hull_pod_network::bridge::{self, Subnet};
-use oci_spec::runtime::Capability;
 
+use super::containers::{self, RawContainers};
 use super::section::{Found, Section};
 use super::tree::{Place, Table};
 use super::{CgroupDriver, ConfigError, ImagesBackend, LogLevel, NetworkBackend, RuntimeKind};
-use crate::spec::capabilities;
 
 /// What is written for a key, if anything is.
 pub(super) type Given<T> = Option<Found<T>>;
@@ -30,9 +29,7 @@ pub(super) struct Raw {
     pub(super) address: Given<IpAddr>,
     pub(super) port: Given<u16>,
     pub(super) timeouts: Vec<(&'static str, Duration)>,
-    pub(super) default_capabilities: Given<Vec<Capability>>,
-    pub(super) pids_limit: Given<Option<u32>>,
-    pub(super) log_size_max: Given<Option<u64>>,
+    pub(super) containers: RawContainers,
 }
 
 /// `[runtime]`.
@@ -112,8 +109,6 @@ pub(super) fn read(table: &Table) -> Result<Raw, ConfigError> {
     top.only(&TOP)?;
     let streaming = top.section("streaming")?;
     streaming.only(&["address", "port"])?;
-    let containers = top.section("containers")?;
-    containers.only(&["default_capabilities", "pids_limit", "log_size_max"])?;
     Ok(Raw {
         root: top.path("root")?,
         run_root: top.path("run_root")?,
@@ -126,15 +121,7 @@ pub(super) fn read(table: &Table) -> Result<Raw, ConfigError> {
         port: streaming
             .integer("port", "a TCP port is 0 (any free one) to 65535", |port| u16::try_from(port).ok())?,
         timeouts: timeouts(&top.section("timeouts")?)?,
-        default_capabilities: default_capabilities(&containers)?,
-        pids_limit: containers.integer("pids_limit", PIDS_LIMIT, |limit| match limit {
-            -1 => Some(None),
-            _ => u32::try_from(limit).ok().filter(|limit| *limit > 0).map(Some),
-        })?,
-        log_size_max: containers.integer("log_size_max", LOG_SIZE, |size| match size {
-            -1 => Some(None),
-            _ => u64::try_from(size).ok().filter(|size| *size >= LOG_SIZE_LEAST).map(Some),
-        })?,
+        containers: containers::read(&top.section("containers")?)?,
     })
 }
 
@@ -145,11 +132,6 @@ const LOG_LEVELS: [(&str, LogLevel); 5] = [
     ("debug", LogLevel::Debug),
     ("trace", LogLevel::Trace),
 ];
-
-const PIDS_LIMIT: &str = "must be at least 1, or -1 for no limit";
-/// A log smaller than the monitor's buffer would be cut at every write.
-const LOG_SIZE_LEAST: u64 = 8192;
-const LOG_SIZE: &str = "must be at least 8192 bytes, or -1 for no limit";
 
 fn listen(top: &Section<'_>) -> Result<Given<PathBuf>, ConfigError> {
     /// `sun_path` is 108 bytes with the closing zero (unix(7)).
@@ -296,21 +278,4 @@ fn timeouts(section: &Section<'_>) -> Result<Vec<(&'static str, Duration)>, Conf
         }
     }
     Ok(given)
-}
-
-fn default_capabilities(section: &Section<'_>) -> Result<Given<Vec<Capability>>, ConfigError> {
-    const KEY: &str = "default_capabilities";
-    let Some(names) = section.strings(KEY)? else { return Ok(None) };
-    let mut parsed = Vec::new();
-    for name in &names.value {
-        match capabilities::parse(&name.value) {
-            Some(capability) if !parsed.contains(&capability) => parsed.push(capability),
-            Some(_) => {}
-            None => {
-                let problem = "is not a capability; write names such as \"CHOWN\" or \"CAP_CHOWN\"";
-                return Err(section.quoted(KEY, name, problem));
-            }
-        }
-    }
-    Ok(Some(Found { value: parsed, place: names.place }))
 }

@@ -4,13 +4,14 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use super::containers;
 use super::defaults::CONMON;
 use super::nearest::nearest;
 use super::raw::{Given, Raw, RawHandler, RawImages, RawNetwork, RawRuntime};
 use super::tree::Place;
 use super::{
-    BridgeSettings, CgroupDriver, Config, ConfigError, ContainersConfig, HandlerConfig, ImagesConfig,
-    LogLevel, NetworkConfig, Programs, RuntimeConfig, RuntimeKind, StreamingConfig, Timeouts,
+    BridgeSettings, CgroupDriver, Config, ConfigError, HandlerConfig, ImagesConfig, LogLevel, NetworkConfig,
+    Programs, RuntimeConfig, RuntimeKind, StreamingConfig, Timeouts,
 };
 
 /// Makes the configuration.
@@ -39,14 +40,7 @@ pub(super) fn resolve(raw: Raw, programs: &Programs) -> Result<Config, ConfigErr
             port: or(raw.port, || default.port),
         },
         timeouts: timeouts(&raw.timeouts),
-        containers: {
-            let default = ContainersConfig::default();
-            ContainersConfig {
-                default_capabilities: or(raw.default_capabilities, || default.default_capabilities),
-                pids_limit: or(raw.pids_limit, || default.pids_limit),
-                log_size_max: or(raw.log_size_max, || default.log_size_max),
-            }
-        },
+        containers: containers::resolve(raw.containers),
         root,
         run_root,
     })

@@ -121,6 +121,9 @@ shutdown = "500ms"
 default_capabilities = ["CAP_KILL", "net_raw", "KILL"]
 pids_limit = 100
 log_size_max = 8192
+ulimits = ["nofile=1024:65536", "core=unlimited"]
+shm_size = 8192
+cdi_spec_dirs = []
 "#,
         runc = runc.display()
     );
@@ -162,6 +165,9 @@ log_size_max = 8192
     assert_eq!(config.containers.default_capabilities, [Capability::Kill, Capability::NetRaw]);
     assert_eq!(config.containers.pids_limit, Some(100));
     assert_eq!(config.containers.log_size_max, Some(8192));
+    let hard: Vec<u64> = config.containers.ulimits.iter().map(|it| it.hard).collect();
+    assert_eq!(hard, [65536, u64::MAX]);
+    assert_eq!((config.containers.shm_size, config.containers.cdi_spec_dirs.len()), (8192, 0));
 }
 
 #[test]
@@ -214,6 +220,10 @@ fn bad_files_say_where_what_and_what_to_write() {
         ("[streaming]\nport = 65536", "~/hull.toml:2:8: streaming.port = 65536: a TCP port is 0 (any free one) to 65535"),
         ("[streaming]\nport = 1.5", "~/hull.toml:2:8: streaming.port must be an integer, not float"),
         ("[containers]\npids_limit = 0", "~/hull.toml:2:14: containers.pids_limit = 0: must be at least 1, or -1 for no limit"),
+        ("[containers]\nulimits = [\"nofile=x\"]", "~/hull.toml:2:12: containers.ulimits = \"nofile=x\": is not of the form \"nofile=1024:65536\" or \"core=unlimited\""),
+        ("[containers]\nulimits = [\"core=0\", \"core=1\"]", "~/hull.toml:2:22: containers.ulimits = \"core=1\": is the second one of its kind"),
+        ("[containers]\nshm_size = 1", "~/hull.toml:2:12: containers.shm_size = 1: must be at least 4096 bytes"),
+        ("[containers]\ncdi_spec_dirs = [\"cdi\"]", "~/hull.toml:2:18: containers.cdi_spec_dirs = \"cdi\": must be an absolute path"),
         ("[containers]\nlog_size_max = 10", "~/hull.toml:2:16: containers.log_size_max = 10: must be at least 8192 bytes, or -1 for no limit"),
         ("[containers]\ndefault_capabilities = [\"KILL\", \"KIL\"]", "~/hull.toml:2:33: containers.default_capabilities = \"KIL\": is not a capability; write names such as \"CHOWN\" or \"CAP_CHOWN\""),
         ("[images]\npinned = [\"a*b\"]", "~/hull.toml:2:11: images.pinned = \"a*b\": must be an image name, with \"*\" at most at its end"),
@@ -328,7 +338,7 @@ proptest! {
 
     #[test]
     fn any_key_with_any_value_never_panics(
-        key in "(root|run_root|listen|log_level|(runtime|network|images|streaming|timeouts|containers)(\\.(default|handlers|conmon|backend|exclusive|cni_bin_dirs|bridge|name|subnets|mtu|pinned|address|port|create|pids_limit|log_size_max|default_capabilities)){0,2})",
+        key in "(root|run_root|listen|log_level|(runtime|network|images|streaming|timeouts|containers)(\\.(default|handlers|conmon|backend|exclusive|cni_bin_dirs|bridge|name|subnets|mtu|pinned|address|port|create|pids_limit|log_size_max|default_capabilities|ulimits|shm_size|cdi_spec_dirs)){0,2})",
         value in any_toml_value(),
     ) {
         let path = std::path::Path::new("/x.toml");

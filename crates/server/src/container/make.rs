@@ -167,6 +167,10 @@ async fn spec_of(
             .and_then(|linux| linux.security_context.as_ref())
             .is_some_and(|context| context.privileged);
         let devices = spec::resolve_devices(&config.devices, privileged)?;
+        let cdi = match spec::cdi::requested(config)? {
+            names if names.is_empty() => None,
+            names => Some(spec::cdi::resolve(&names, &ctx.config.containers.cdi_spec_dirs)?),
+        };
         let profile = match spec::seccomp::localhost_path(config)? {
             Some(path) => Some(spec::seccomp::load_localhost(&path)?),
             None => None,
@@ -187,8 +191,10 @@ async fn spec_of(
             cgroups_path: &meta.cgroup,
             mounts: &mounts,
             devices: &devices,
+            cdi: cdi.as_ref(),
             seccomp_localhost: profile.as_ref(),
             default_capabilities: &ctx.config.containers.default_capabilities,
+            rlimits: &ctx.rlimits,
             pids_limit: ctx.config.containers.pids_limit,
             facts,
             handler: &handler,

@@ -32,8 +32,6 @@ use crate::sandbox::{pause, release, remove, request, teardown};
 use crate::store::{Found, Sandbox};
 
 const RPC: &str = "RunPodSandbox";
-/// A pod's `/dev/shm`, in bytes.
-const SHM_SIZE: u64 = 64 << 20;
 
 /// Runs a pod sandbox, or finds the one that this very request already made; returns its id.
 pub(crate) async fn run(ctx: &Context, request: v1::RunPodSandboxRequest) -> Result<String> {
@@ -295,7 +293,7 @@ async fn files(ctx: &Context, meta: &SandboxMeta) -> Result<()> {
     })
     .await?;
     if own_ipc {
-        ctx.node.mount_shm(&shm, SHM_SIZE).await?;
+        ctx.node.mount_shm(&shm, ctx.config.containers.shm_size).await?;
     }
     Ok(())
 }

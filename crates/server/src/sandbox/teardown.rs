@@ -132,6 +132,7 @@ mod tests {
 
     fn node() -> MockNode {
         let mut node = MockNode::new();
+        node.expect_facts().return_const(crate::spec::tests::facts());
         node.expect_unmount().returning(|_| Ok(()));
         node
     }

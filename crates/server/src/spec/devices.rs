@@ -77,6 +77,13 @@ fn resolve_in(
     Ok(found)
 }
 
+/// A single node, under another path.
+pub(super) fn look(host: &Path, inside: &Path, access: &str) -> Result<ResolvedDevice, SpecError> {
+    let meta = fs::metadata(host).map_err(|source| io_error("look at device", host, source))?;
+    node(&meta, inside, access)
+        .ok_or_else(|| SpecError::invalid(FIELD, format!("{} is not a device", host.display())))
+}
+
 fn resolve_one(device: &v1::Device) -> Result<Vec<ResolvedDevice>, SpecError> {
     let access = match device.permissions.as_str() {
         "" => "rwm",
@@ -185,8 +192,13 @@ pub(super) fn rules(devices: &[ResolvedDevice], privileged: bool) -> Vec<LinuxDe
         return vec![rule(true, None, "rwm")];
     }
     let mut rules = vec![rule(false, None, "rwm")];
-    rules.extend(devices.iter().map(|device| rule(true, Some(device), &device.access)));
+    rules.extend(devices.iter().map(allow));
     rules
+}
+
+/// The rule that lets a device be used.
+pub(super) fn allow(device: &ResolvedDevice) -> LinuxDeviceCgroup {
+    rule(true, Some(device), &device.access)
 }
 
 fn rule(allow: bool, device: Option<&ResolvedDevice>, access: &str) -> LinuxDeviceCgroup {
@@ -200,6 +212,15 @@ fn rule(allow: bool, device: Option<&ResolvedDevice>, access: &str) -> LinuxDevi
 }
 
 impl DeviceKind {
+    /// `c`, `u` (the same) or `b`.
+    pub(super) fn named(letter: &str) -> Option<Self> {
+        match letter {
+            "c" | "u" => Some(Self::Char),
+            "b" => Some(Self::Block),
+            _ => None,
+        }
+    }
+
     fn typ(self) -> LinuxDeviceType {
         match self {
             Self::Char => LinuxDeviceType::C,

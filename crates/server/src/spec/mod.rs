@@ -7,6 +7,7 @@
 //!   user::resolve_user       /etc/passwd in the root  \
 //!   mounts::resolve_mounts   host paths                >  SpecInput --> generate --> Spec
 //!   devices::resolve_devices device nodes             /
+//!   cdi::resolve             CDI files, device nodes
 //!   facts::NodeFacts         once, at start
 //! ```
 //!
@@ -14,6 +15,7 @@
 //! cannot be honoured is refused by name ([`SpecError::Unsupported`]), never half honoured.
 
 pub mod capabilities;
+pub mod cdi;
 pub mod devices;
 pub mod env;
 mod error;
@@ -24,6 +26,7 @@ pub mod paths;
 pub mod pause;
 pub mod process;
 pub mod resources;
+pub mod rlimits;
 pub mod seccomp;
 mod seccomp_profile;
 #[cfg(test)]
@@ -88,10 +91,14 @@ pub struct SpecInput<'a> {
     pub mounts: &'a [ResolvedMount],
     /// The container's devices, from [`resolve_devices`].
     pub devices: &'a [ResolvedDevice],
+    /// What the devices of vendors need, from [`cdi::resolve`]; demanded when [`cdi::requested`] names some.
+    pub cdi: Option<&'a cdi::Edits>,
     /// The parsed document of a Localhost seccomp profile; demanded when [`seccomp::localhost_path`] names one.
     pub seccomp_localhost: Option<&'a LinuxSeccomp>,
     /// Capabilities before the container's own adds and drops.
     pub default_capabilities: &'a [Capability],
+    /// Limits of its processes, from [`rlimits::within_reach`].
+    pub rlimits: &'a [rlimits::Rlimit],
     /// The most processes of the container; `None`: no limit of its own.
     pub pids_limit: Option<u32>,
     /// What this machine and this daemon can do.
@@ -143,6 +150,12 @@ pub fn generate(input: &SpecInput<'_>) -> Result<Spec, SpecError> {
     spec.set_process(Some(process::container_process(input, capabilities)?))
         .set_mounts(Some(mounts))
         .set_annotations(Some(annotations(input)));
+    match input.cdi {
+        Some(edits) => cdi::apply(&mut spec, edits, privileged),
+        None if cdi::requested(input.container)?.is_empty() => {}
+        // A caller's mistake that would drop a device without a word.
+        None => return Err(SpecError::invalid("CDI_devices", "not every device has been resolved")),
+    }
     Ok(spec)
 }
 

@@ -101,8 +101,10 @@ impl Fixture {
             cgroups_path: Path::new("/kubepods/pod1/hull-c1"),
             mounts: &self.mounts,
             devices: &[],
+            cdi: None,
             seccomp_localhost: None,
             default_capabilities: &[Capability::Chown],
+            rlimits: &[],
             pids_limit: None,
             facts: &self.facts,
             handler: &self.handler,
@@ -340,11 +342,6 @@ fn what_is_not_done_yet_is_named() {
     let options = "linux.security_context.namespace_options.userns_options";
     unsupported(&|it| it.security().namespace_options = Some(userns(0)), options);
     unsupported(&|it| it.sandbox_security().namespace_options = Some(userns(0)), options);
-    unsupported(&|it| it.container.cdi_devices = vec![v1::CdiDevice { name: "a/b=c".into() }], "CDI_devices");
-    unsupported(
-        &|it| it.container.annotations = [("cdi.k8s.io/x".to_owned(), "y".to_owned())].into(),
-        "annotations",
-    );
     let apparmor = |profile_type| v1::SecurityProfile { profile_type, localhost_ref: "mine".into() };
     unsupported(&|it| it.security().apparmor = Some(apparmor(2)), "linux.security_context.apparmor");
     unsupported(

@@ -16,12 +16,6 @@ pub(super) fn refuse(input: &SpecInput<'_>) -> Result<(), SpecError> {
     ] {
         user_namespace(options.and_then(|it| it.userns_options.as_ref()))?;
     }
-    if let Some(device) = input.container.cdi_devices.first() {
-        return Err(SpecError::unsupported("CDI_devices", format!("{:?}: not yet", device.name)));
-    }
-    if let Some(key) = input.container.annotations.keys().find(|key| key.starts_with("cdi.k8s.io/")) {
-        return Err(SpecError::unsupported("annotations", format!("{key:?} asks for CDI devices: not yet")));
-    }
     selinux(input)
 }
 
