@@ -306,7 +306,7 @@ async fn a_mirror_serves_under_the_name_that_the_user_gave() {
 async fn seen(registry: &TestRegistry, part: &str, count: usize) {
     let waiting = async {
         while registry.count(part) < count {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };
     tokio::time::timeout(Duration::from_secs(60), waiting).await.unwrap();

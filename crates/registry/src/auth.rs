@@ -217,6 +217,9 @@ impl Auth {
 
     fn realm(&self, challenge: &Challenge) -> Result<Realm> {
         let text = challenge.get("realm").unwrap_or_default();
+        if text.is_empty() {
+            return Err(protocol(&self.base, "it wants a token and does not say from whom"));
+        }
         let url = self.base.join(text).map_err(|problem| {
             protocol(&self.base, format!("it names {text:?} as its token server: {problem}"))
         })?;

@@ -195,6 +195,23 @@ async fn a_mirror_on_another_host_never_sees_the_credentials() {
 }
 
 #[tokio::test]
+async fn a_challenge_that_leads_nowhere_is_an_error() {
+    let registry = with_image().await;
+    for (challenge, part) in [
+        ("Bearer service=\"x\"", "does not say from whom"),
+        ("Bearer realm=\"ftp://x\"", "neither http nor https"),
+        ("Negotiate", "said the test registry"),
+        ("", "no credentials were given"),
+    ] {
+        let body = r#"{"errors":[{"code":"UNAUTHORIZED","message":"said the test registry"}]}"#.to_owned();
+        registry
+            .on("/manifests/", Fault::Status(401, vec![("www-authenticate", challenge.to_owned())], body));
+        let error = pull(&registry, None).await.unwrap_err().to_string();
+        assert!(error.contains(part), "{challenge}: {error}");
+    }
+}
+
+#[tokio::test]
 async fn a_realm_on_plain_http_gets_no_credentials_of_an_https_registry() {
     let (registry, realm) = (TestRegistry::start_tls(false).await, with_image().await);
     registry.require(Auth::Bearer {

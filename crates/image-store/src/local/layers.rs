@@ -204,8 +204,8 @@ impl Inner {
     }
 
     fn collect_layer(&self, diff_id: &str) -> Result<()> {
-        // Whoever makes it now holds it: its flight may take as long as a download.
-        if self.is_layer_used(diff_id) {
+        // Whoever makes it now holds it, and its flight may take as long as a download.
+        if lock(&self.table).holds.contains_key(diff_id) {
             return Ok(());
         }
         let temporary = {
