@@ -33,6 +33,7 @@ mod ruleset;
 mod subnet;
 mod sysctl;
 mod unplug;
+mod view;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
