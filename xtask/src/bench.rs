@@ -11,8 +11,8 @@
 //!   -> unshare: network, mounts, processes        whatever is left of a bench that dies goes with these
 //!        -> for each runtime and network: record a pod -> measure -> table
 //! ```
-//! Containers' control groups and the directory below /tmp are the only things that a bench killed by
-//! SIGKILL can leave.
+//! Containers' control groups and the directory below /tmp are the only things that a bench that is interrupted
+//! can leave.
 
 mod bare;
 mod cgroup;
@@ -26,7 +26,7 @@ mod report;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
@@ -82,6 +82,12 @@ pub(crate) fn run(root: &Path, args: &[String]) -> Result<()> {
         .args(args)
         .env(INSIDE, dir.path());
     let status = command.status().context("start unshare")?;
+    // Whatever was in it has just been killed.
+    let group = cgroup::name_of(dir.path());
+    run::wait_until(Duration::from_secs(5), || {
+        cgroup::remove(&group);
+        cgroup::places(&group).is_empty()
+    });
     if !status.success() {
         bail!("the bench failed, see above");
     }

@@ -3,7 +3,7 @@
 //! are nobody's children any more included.
 //!
 //! ```text
-//! /hull-bench-PID/           cpuacct.usage (v1) or cpu.stat (v2) counts all below
+//! /hull-b-PID-0              named as the bench's directory; cpuacct.usage (v1) or cpu.stat (v2) counts all below
 //!   self                     this program, while it runs bare parts
 //!   CONTAINER                made by the runtime
 //! ```
@@ -26,13 +26,11 @@ pub(crate) struct Cgroup {
 }
 
 impl Cgroup {
-    /// Makes it.
-    pub(crate) fn new() -> Result<Self> {
+    /// Makes that of the bench in `dir`.
+    pub(crate) fn new(dir: &Path) -> Result<Self> {
         let is_v2 = Path::new(ROOT).join("cgroup.controllers").exists();
         let counter = if is_v2 { PathBuf::from(ROOT) } else { Path::new(ROOT).join("cpuacct") };
-        // A pid namespace has small numbers: ours alone would not be unlike another bench's.
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        let name = format!("/hull-bench-{:x}", now.as_nanos());
+        let name = name_of(dir);
         let group = Self { counter: counter.join(&name[1..]), name, is_v2 };
         let own = group.counter.join("self");
         fs::create_dir_all(&own).with_context(|| format!("make control group {}", own.display()))?;
@@ -69,14 +67,29 @@ impl Cgroup {
 impl Drop for Cgroup {
     fn drop(&mut self) {
         let _ = self.enter(false);
-        // What a runtime has made below, in every hierarchy, and has left; each must be empty by now.
-        for place in places(&self.name) {
-            for below in fs::read_dir(&place).into_iter().flatten().flatten() {
-                let _ = fs::remove_dir(below.path());
-            }
-            let _ = fs::remove_dir(place);
+        remove(&self.name);
+    }
+}
+
+/// The control group of the bench in `dir`.
+pub(crate) fn name_of(dir: &Path) -> String {
+    format!("/{}", dir.file_name().unwrap_or_default().to_string_lossy())
+}
+
+/// Removes it in every hierarchy, with all that is below, as far as nothing runs there.
+pub(crate) fn remove(name: &str) {
+    for place in places(name) {
+        remove_tree(&place, 0);
+    }
+}
+
+fn remove_tree(dir: &Path, depth: usize) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if depth < 4 && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_tree(&entry.path(), depth + 1);
         }
     }
+    let _ = fs::remove_dir(dir);
 }
 
 /// The directories of a control group: one for each hierarchy that has it.

@@ -40,7 +40,7 @@ impl Bench<'_> {
         let Some(plan) = self.record(&places)? else { return Ok(None) };
         let has_plugins = !plan.add.is_empty();
         let mut combination = Combination::new(self.runtime, self.network, has_plugins, plan.besides.clone());
-        let cgroup = Cgroup::new()?;
+        let cgroup = Cgroup::new(self.dir)?;
         let bare = Bare {
             plan: &plan,
             dir: self.home.join("b"),
