@@ -277,3 +277,134 @@ async fn tools_find_what_they_read() {
     }
     daemon.assert_nothing_left().await;
 }
+
+/// What the node's configuration and files add: written before the daemon starts.
+fn configure(dir: &Path) {
+    let cdi = dir.join("cdi");
+    fs::create_dir_all(&cdi).unwrap();
+    fs::create_dir_all(dir.join("conf.d")).unwrap();
+    fs::write(
+        dir.join("conf.d/containers.toml"),
+        format!(
+            "[containers]\nulimits = [\"nofile=512:1024\", \"core=0\"]\nshm_size = 8388608\ncdi_spec_dirs = [\"{}\"]\n",
+            cdi.display()
+        ),
+    )
+    .unwrap();
+    fs::write(dir.join("library"), "from the host").unwrap();
+    let text = format!(
+        "cdiVersion: 0.6.0\nkind: vendor.com/gpu\ndevices:\n- name: \"0\"\n  containerEdits:\n    env:\n    - VENDOR=yes\n    \
+         deviceNodes:\n    - path: /dev/gpu0\n      hostPath: /dev/fuse\n      permissions: r\n    mounts:\n    \
+         - hostPath: {library}\n      containerPath: /usr/lib/library\n      options: [ro, bind]\n    hooks:\n    \
+         - hookName: createRuntime\n      path: /bin/sh\n      args: [sh, -c, \"cat > {hooked}\"]\n",
+        library = dir.join("library").display(),
+        hooked = dir.join("hooked").display(),
+    );
+    fs::write(cdi.join("vendor.yaml"), text).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn containers_get_what_the_node_has_for_them() {
+    if !root_tests_enabled() {
+        return;
+    }
+    let setup = Setup::real();
+    configure(setup.dir());
+    let daemon = setup.start().await;
+    let cri = daemon.cri().await;
+    let image = cri.image(hull_tests::IMAGE).await.unwrap().unwrap();
+    for handler in runtimes::REAL {
+        let (pod, pod_id) = pod(&daemon, &cri, handler, |config| {
+            let sysctls = &mut config.linux.as_mut().unwrap().sysctls;
+            sysctls.insert("net.ipv4.ip_unprivileged_port_start".into(), "81".into());
+            sysctls.insert("kernel.shm_rmid_forced".into(), "1".into());
+        })
+        .await;
+        let _ = fs::remove_file(daemon.dir().join("hooked"));
+        let volume = |path: &str, sub_path: &str| Mount {
+            container_path: path.to_owned(),
+            readonly: true,
+            image: Some(ImageSpec { image: hull_tests::IMAGE.to_owned(), ..ImageSpec::default() }),
+            image_sub_path: sub_path.to_owned(),
+            ..Mount::default()
+        };
+        let id = container(&cri, (&pod, &pod_id), "main", |config| {
+            config.cdi_devices = vec![CdiDevice { name: "vendor.com/gpu=0".into() }];
+            config.devices = vec![Device {
+                host_path: "/dev/null".into(),
+                container_path: "/dev/nothing".into(),
+                permissions: "rw".into(),
+            }];
+            config.mounts.extend([volume("/image", ""), volume("/image-etc", "etc")]);
+            config.stop_signal = Signal::Sigusr1 as i32;
+            // Lower than the daemon may: degrades.
+            config.linux.as_mut().unwrap().resources.as_mut().unwrap().oom_score_adj = -998;
+        })
+        .await
+        .unwrap_or_else(|error| panic!("{handler}: {error}"));
+
+        assert_eq!(
+            sh(&cri, &id, "echo $VENDOR; cat /usr/lib/library").await,
+            "yes\nfrom the host",
+            "{handler}"
+        );
+        assert!(succeeds(&cri, &id, "exec 3< /dev/gpu0").await, "{handler}");
+        assert!(!succeeds(&cri, &id, "exec 3> /dev/gpu0").await, "{handler}: the device may only be read");
+        assert!(succeeds(&cri, &id, "echo > /dev/nothing").await, "{handler}");
+        let hooked = fs::read_to_string(daemon.dir().join("hooked")).unwrap();
+        assert!(hooked.contains(&id), "{handler}: the hook gets the state: {hooked}");
+        real_runtime_ok(handler, "devices, CDI devices with node, mount, hook and environment");
+
+        assert_eq!(sh(&cri, &id, "ulimit -Sn; ulimit -Hn; ulimit -c").await, "512\n1024\n0", "{handler}");
+        let shm = sh(&cri, &id, "df -k /dev/shm | tail -1 | awk '{print $2}'").await;
+        assert_eq!(shm, "8192", "{handler}");
+        let sysctls = "cat /proc/sys/net/ipv4/ip_unprivileged_port_start /proc/sys/kernel/shm_rmid_forced";
+        assert_eq!(sh(&cri, &id, sysctls).await, "81\n1", "{handler}");
+        real_runtime_ok(handler, "ulimits, /dev/shm, sysctls");
+
+        assert!(
+            succeeds(&cri, &id, "test -x /image/bin/busybox && /image/bin/busybox true").await,
+            "{handler}"
+        );
+        assert!(succeeds(&cri, &id, "test -e /image-etc/passwd").await, "{handler}");
+        assert!(!succeeds(&cri, &id, "touch /image/x || touch /image-etc/x").await, "{handler}: read-only");
+        let status = cri.container(&id).await.unwrap();
+        assert_eq!(status.stop_signal, Signal::Sigusr1 as i32);
+        let mounted = status.mounts.iter().find(|mount| mount.container_path == "/image").unwrap();
+        let led_to = &mounted.image.as_ref().unwrap().image_ref;
+        assert!(*led_to == image.id || image.repo_digests.contains(led_to), "{led_to}");
+        real_runtime_ok(handler, "images as volumes");
+
+        let debugger = container(&cri, (&pod, &pod_id), "debugger", |config| {
+            let options = security(config).namespace_options.get_or_insert_default();
+            options.pid = NamespaceMode::Target as i32;
+            options.target_id = id.clone();
+        })
+        .await
+        .unwrap_or_else(|error| panic!("{handler}: {error}"));
+        let seen = sh(&cri, &debugger, "tr '\\0' ' ' < /proc/1/cmdline").await;
+        assert!(seen.contains("trap"), "{handler}: the target's first process: {seen}");
+        real_runtime_ok(handler, "the pid namespace of another container");
+
+        let seccomp = |path: &str| SecurityProfile { profile_type: 2, localhost_ref: path.to_owned() };
+        let unknown = || ImageSpec { image: "docker.io/library/none:1".into(), ..ImageSpec::default() };
+        type Change<'a> = Box<dyn FnOnce(&mut ContainerConfig) + 'a>;
+        let refused: [(&str, Change<'_>); 5] = [
+            (
+                "vendor.com/gpu=9",
+                Box::new(|c| c.cdi_devices = vec![CdiDevice { name: "vendor.com/gpu=9".into() }]),
+            ),
+            ("/none/profile.json", Box::new(|c| security(c).seccomp = Some(seccomp("/none/profile.json")))),
+            ("ImageVolumeMountFailed", Box::new(|c| c.mounts.push(volume("/v", "no/such")))),
+            ("none:1", Box::new(|c| c.mounts.push(Mount { image: Some(unknown()), ..volume("/v", "") }))),
+            ("readonly", Box::new(|c| c.mounts.push(Mount { readonly: false, ..volume("/v", "") }))),
+        ];
+        for (n, (words, change)) in refused.into_iter().enumerate() {
+            let error = container(&cri, (&pod, &pod_id), &format!("bad{n}"), change).await.unwrap_err();
+            assert!(error.message().contains(words), "{handler}: {error}");
+        }
+        real_runtime_ok(handler, "what cannot be had is named");
+        cri.remove_pod(&pod_id).await.unwrap();
+    }
+    daemon.assert_nothing_left().await;
+}

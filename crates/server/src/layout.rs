@@ -42,6 +42,11 @@ impl Layout {
         self.root.join("containers").join(id)
     }
 
+    /// The root of an image that is the container's mount of this number.
+    pub(crate) fn image_mount(&self, id: &str, index: usize) -> PathBuf {
+        self.container_dir(id).join("volumes").join(index.to_string())
+    }
+
     /// Sockets, fifos, pid files, exit files of a container.
     pub(crate) fn container_run_dir(&self, id: &str) -> PathBuf {
         self.run_root.join("containers").join(id)

@@ -114,6 +114,19 @@ pub(crate) struct ContainerMeta {
     pub(crate) cgroup: PathBuf,
     pub(crate) monitor_cgroup: PathBuf,
     pub(crate) stop_signal: i32,
+    /// Images among the mounts.
+    #[serde(default)]
+    pub(crate) image_mounts: Vec<ImageMount>,
+}
+
+/// An image that is mounted as a volume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ImageMount {
+    /// Which of the request's mounts it is.
+    pub(crate) index: usize,
+    pub(crate) image_id: String,
+    /// As [`ContainerMeta::image_ref`].
+    pub(crate) image_ref: String,
 }
 
 /// What changes of a container.

@@ -15,7 +15,7 @@ use crate::container::{make, remove, request};
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::id;
-use crate::model::{ContainerKey, ContainerMeta, ContainerPhase, ContainerStatus};
+use crate::model::{ContainerKey, ContainerMeta, ContainerPhase, ContainerStatus, ImageMount};
 use crate::operation::{Admission, Operation};
 use crate::sandbox::request::invalid;
 use crate::sandbox::run::log_directory;
@@ -166,8 +166,25 @@ fn plan(ctx: &Context, sandbox: &Sandbox, config: &v1::ContainerConfig) -> Resul
         monitor_cgroup: sandbox.meta.cgroup_parent.join(format!("hull-conmon-{id}")),
         cgroup: PathBuf::from(&cgroup),
         stop_signal: request::stop_signal(config, &image.config)?,
+        image_mounts: image_mounts(ctx, &config.mounts)?,
         id,
     })
+}
+
+/// The images among the mounts: they have to be here, as the container's own has.
+fn image_mounts(ctx: &Context, mounts: &[v1::Mount]) -> Result<Vec<ImageMount>> {
+    let wanted = mounts.iter().enumerate().filter_map(|(index, mount)| {
+        let image = mount.image.as_ref().map(|image| image.image.as_str()).filter(|name| !name.is_empty());
+        image.map(|name| (index, name))
+    });
+    wanted
+        .map(|(index, name)| {
+            let image = ctx.images.find(name)?;
+            let image =
+                image.ok_or_else(|| Error::NotFound { kind: "image of a mount", id: name.to_owned() })?;
+            Ok(ImageMount { index, image_id: image.id.clone(), image_ref: image_ref(&image) })
+        })
+        .collect()
 }
 
 fn image_ref(image: &Image) -> String {

@@ -6,6 +6,7 @@
 //!    |____________ any failure: teardown of everything, by id ____________________|
 //! ```
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -80,10 +81,15 @@ async fn make(
     operation.step("container.create.files", files(ctx, meta)).await?;
     let root = RootRequest { image_id: image.id.clone(), dir: ctx.layout.container_dir(&meta.id) };
     let rootfs = operation.step("container.create.root", ctx.images.prepare_root(&root)).await?;
+    let images = match meta.image_mounts.is_empty() {
+        true => HashMap::new(),
+        false => operation.step("container.create.images", image_mounts(ctx, meta)).await?,
+    };
     // Looks at volumes, which may hang, and makes nothing that an undo would have to know.
     let volumes = ctx.config.timeouts.volume;
+    let roots = Roots { own: rootfs, images };
     let made =
-        operation.stage("container.create.spec", volumes, spec_of(ctx, sandbox, meta, image, rootfs)).await?;
+        operation.stage("container.create.spec", volumes, spec_of(ctx, sandbox, meta, image, roots)).await?;
     status.user = Some(made.user);
     operation.step("container.create.bundle", write_bundle(ctx, meta, made.spec)).await?;
     operation.step("container.create.cgroups", cgroups(ctx, meta)).await?;
@@ -130,6 +136,25 @@ async fn files(ctx: &Context, meta: &ContainerMeta) -> Result<()> {
     .await
 }
 
+/// Where file systems of images are mounted on the host.
+struct Roots {
+    own: PathBuf,
+    /// By the number of the mount.
+    images: HashMap<usize, PathBuf>,
+}
+
+/// Images as volumes: roots as containers have them, which are bound read-only, so that nothing is ever written
+/// into their upper directories.
+async fn image_mounts(ctx: &Context, meta: &ContainerMeta) -> Result<HashMap<usize, PathBuf>> {
+    let mut roots = HashMap::new();
+    for mount in &meta.image_mounts {
+        let dir = ctx.layout.image_mount(&meta.id, mount.index);
+        let root = RootRequest { image_id: mount.image_id.clone(), dir };
+        roots.insert(mount.index, ctx.images.prepare_root(&root).await?);
+    }
+    Ok(roots)
+}
+
 struct Made {
     spec: Spec,
     user: User,
@@ -142,7 +167,7 @@ async fn spec_of(
     sandbox: &Arc<Sandbox>,
     meta: &ContainerMeta,
     image: Arc<Image>,
-    rootfs: PathBuf,
+    roots: Roots,
 ) -> Result<Made> {
     let join_pid = join_pid(ctx, sandbox, meta)?;
     let handler = can(ctx, meta).await;
@@ -159,8 +184,9 @@ async fn spec_of(
         let facts = ctx.node.facts();
         let config = &meta.config;
         let want = spec::UserRequest::new(config, &image.config)?;
-        let user = spec::resolve_user(&rootfs, want)?;
-        let mounts = spec::resolve_mounts(&config.mounts, facts, &handler)?;
+        let user = spec::resolve_user(&roots.own, want)?;
+        let mounts = spec::resolve_mounts(&config.mounts, &roots.images, facts, &handler)?;
+        spec::make_volumes(&roots.own, &image.config.volumes)?;
         let privileged = config
             .linux
             .as_ref()
@@ -182,7 +208,7 @@ async fn spec_of(
             image: &image.config,
             container_id: &meta.id,
             sandbox_id: sandbox.id(),
-            rootfs: &rootfs,
+            rootfs: &roots.own,
             namespaces: &pod.namespaces,
             files: &pod_files(&ctx, &sandbox),
             hostname: &sandbox.meta.hostname,

@@ -7,7 +7,7 @@ use hull_cri_api::v1;
 
 use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::model::{ContainerPhase, ContainerStatus};
+use crate::model::{ContainerMeta, ContainerPhase, ContainerStatus};
 use crate::records::blocking;
 use crate::sandbox::status::nanoseconds;
 use crate::store::Container;
@@ -44,7 +44,7 @@ pub(crate) fn of(container: &Container) -> v1::ContainerStatus {
         message,
         labels: meta.config.labels.clone(),
         annotations: meta.config.annotations.clone(),
-        mounts: meta.config.mounts.clone(),
+        mounts: mounts(meta),
         log_path: meta.log_path.to_string_lossy().into_owned(),
         resources: container
             .resources()
@@ -59,6 +59,17 @@ pub(crate) fn of(container: &Container) -> v1::ContainerStatus {
         }),
         stop_signal: stop_signal(meta.stop_signal),
     }
+}
+
+/// As asked for; an image with what its name led to.
+fn mounts(meta: &ContainerMeta) -> Vec<v1::Mount> {
+    let mut mounts = meta.config.mounts.clone();
+    for found in &meta.image_mounts {
+        if let Some(image) = mounts.get_mut(found.index).and_then(|mount| mount.image.as_mut()) {
+            image.image_ref.clone_from(&found.image_ref);
+        }
+    }
+    mounts
 }
 
 /// What crictl and node tools read: `pid`, `sandboxID`, `runtimeSpec`.

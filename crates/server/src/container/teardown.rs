@@ -33,6 +33,10 @@ pub(crate) async fn by_meta(ctx: &Context, meta: &ContainerMeta) -> Result<()> {
 async fn things(ctx: &Context, meta: &ContainerMeta) -> Result<()> {
     let mut failures = Failures::default();
     failures.note(processes(ctx, meta).await);
+    for mount in &meta.image_mounts {
+        let dir = ctx.layout.image_mount(&meta.id, mount.index);
+        failures.note(ctx.images.remove_root(&dir).await);
+    }
     failures.note(ctx.images.remove_root(&ctx.layout.container_dir(&meta.id)).await);
     for cgroup in [&meta.cgroup, &meta.monitor_cgroup] {
         failures.note(remove_cgroup(ctx, cgroup).await);

@@ -46,7 +46,7 @@ use oci_spec::runtime::{Capability, Linux, LinuxSeccomp, Root, Spec};
 pub use devices::{ResolvedDevice, resolve_devices};
 pub use error::SpecError;
 pub use facts::{Arch, HandlerFacts, NodeFacts};
-pub use mounts::{Propagation, ResolvedMount, resolve_mounts};
+pub use mounts::{Propagation, ResolvedMount, make_volumes, resolve_mounts};
 pub use pause::{PauseInput, pause_spec};
 pub use process::exec_process;
 pub use user::{GroupsPolicy, ResolvedUser, UserRequest, resolve_user};

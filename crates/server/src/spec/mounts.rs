@@ -13,11 +13,13 @@ use oci_spec::runtime::Mount;
 
 use super::{PodFiles, SpecError, SpecInput, process, security_context};
 
+mod image;
 mod propagation;
 mod resolve;
 #[cfg(test)]
 mod tests;
 
+pub use image::make_volumes;
 pub use resolve::resolve_mounts;
 
 /// A mount whose source has been found on the host.

@@ -2,6 +2,7 @@
 //! Finds the sources of mounts on the host. Touches the host's file systems: call it where blocking is
 //! allowed, with a deadline, because a path may lie on a file server that hangs.
 
+use std::collections::HashMap;
 use std::fs::DirBuilder;
 use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -11,17 +12,18 @@ use hull_cri_api::v1;
 use hull_failpoint::failpoint;
 
 use super::propagation::MountTable;
-use super::{Propagation, ResolvedMount, destination};
+use super::{Propagation, ResolvedMount, destination, image};
 use crate::spec::{HandlerFacts, NodeFacts, SpecError};
 
 /// Checks the kubelet's mounts, follows symlinks of their host paths, and creates a missing path as a
-/// directory (0755), which stays: others may have begun to use it.
+/// directory (0755), which stays: others may have begun to use it. `images` are the mounted roots of images that
+/// are volumes, by the number of the mount.
 ///
 /// Errors: relative or empty paths, a source whose file system does not propagate as wanted
-/// ([`SpecError::NotShared`]), and [`SpecError::Unsupported`] for image volumes, id-mapped mounts,
-/// relabelling on a node with SELinux, and recursive read-only where the handler cannot.
+/// ([`SpecError::NotShared`]), and [`SpecError::Unsupported`] for id-mapped mounts, relabelling on a node with SELinux, and recursive read-only where the handler cannot.
 pub fn resolve_mounts(
     mounts: &[v1::Mount],
+    images: &HashMap<usize, PathBuf>,
     facts: &NodeFacts,
     handler: &HandlerFacts,
 ) -> Result<Vec<ResolvedMount>, SpecError> {
@@ -29,8 +31,11 @@ pub fn resolve_mounts(
     let checked = mounts.iter().map(|it| check(it, facts, handler)).collect::<Result<Vec<_>, _>>()?;
     let mut table = None;
     let mut resolved = Vec::with_capacity(checked.len());
-    for mut mount in checked {
-        mount.source = resolve_source(&mount.source)?;
+    for (index, mut mount) in checked.into_iter().enumerate() {
+        mount.source = match mounts.get(index).filter(|mount| is_image(mount)) {
+            Some(asked) => image::resolve_source(images.get(&index).map(PathBuf::as_path), asked)?,
+            None => resolve_source(&mount.source)?,
+        };
         if mount.propagation != Propagation::Private {
             let table = match &table {
                 Some(table) => table,
@@ -45,8 +50,11 @@ pub fn resolve_mounts(
 
 fn check(mount: &v1::Mount, facts: &NodeFacts, handler: &HandlerFacts) -> Result<ResolvedMount, SpecError> {
     let at = &mount.container_path;
-    if mount.image.as_ref().is_some_and(|it| !it.image.is_empty()) || !mount.image_sub_path.is_empty() {
-        return Err(SpecError::unsupported("mounts.image", format!("image volume at {at}: not yet")));
+    if is_image(mount) {
+        image::check(mount)?;
+    } else if !mount.image_sub_path.is_empty() {
+        let problem = format!("the mount at {at} is not one of an image");
+        return Err(SpecError::invalid("mounts.image_sub_path", problem));
     }
     if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
         let reason = format!("id-mapped mount at {at}: not yet");
@@ -66,7 +74,7 @@ fn check(mount: &v1::Mount, facts: &NodeFacts, handler: &HandlerFacts) -> Result
         }
     };
     check_recursive_read_only(mount, propagation, handler)?;
-    if !mount.host_path.starts_with('/') || mount.host_path.contains('\0') {
+    if !is_image(mount) && (!mount.host_path.starts_with('/') || mount.host_path.contains('\0')) {
         let problem = format!("{:?} of the mount at {at} is not an absolute path", mount.host_path);
         return Err(SpecError::invalid("mounts.host_path", problem));
     }
@@ -77,6 +85,10 @@ fn check(mount: &v1::Mount, facts: &NodeFacts, handler: &HandlerFacts) -> Result
         recursive_read_only: mount.recursive_read_only,
         propagation,
     })
+}
+
+fn is_image(mount: &v1::Mount) -> bool {
+    mount.image.as_ref().is_some_and(|image| !image.image.is_empty())
 }
 
 /// The word `RROUnsupported` is what the kubelet looks for.

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 
@@ -11,7 +12,7 @@ fn cri(host: &str, container: &str) -> v1::Mount {
 }
 
 fn resolve(mount: v1::Mount) -> Result<Vec<ResolvedMount>, SpecError> {
-    resolve_mounts(&[mount], &facts(), &HandlerFacts::default())
+    resolve_mounts(&[mount], &HashMap::new(), &facts(), &HandlerFacts::default())
 }
 
 fn resolved(destination: &str) -> ResolvedMount {
@@ -163,8 +164,8 @@ fn what_is_refused() {
             "mounts.uidMappings is not supported: id-mapped mount at /v: not yet",
         ),
         (
-            v1::Mount { image: Some(image), ..cri("", "/v") },
-            "mounts.image is not supported: image volume at /v: not yet",
+            v1::Mount { image: Some(image), readonly: true, ..cri("", "/v") },
+            "mounts.image: image \"busybox\" has not been mounted",
         ),
         (rro.clone(), "mounts.recursive_read_only: the mount at /v must be readonly too"),
         (
