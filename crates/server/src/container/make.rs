@@ -198,7 +198,7 @@ async fn spec_of(
             names => Some(spec::cdi::resolve(&names, &ctx.config.containers.cdi_spec_dirs)?),
         };
         let profile = match spec::seccomp::localhost_path(config)? {
-            Some(path) => Some(spec::seccomp::load_localhost(&path)?),
+            Some(path) => Some(spec::seccomp::LocalhostProfile::load(&path)?),
             None => None,
         };
         let pod = sandbox.status();

@@ -133,7 +133,7 @@ fn status_mask(status: &str, key: &str) -> u64 {
 }
 
 /// `6.1.0-18-amd64` is (6, 1). What is no version is (0, 0): the oldest kernel there is.
-fn kernel_version(release: &str) -> (u32, u32) {
+pub(super) fn kernel_version(release: &str) -> (u32, u32) {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }

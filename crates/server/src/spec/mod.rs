@@ -41,7 +41,7 @@ use std::path::{Path, PathBuf};
 use hull_cri_api::v1;
 use hull_image_store::ImageConfig;
 use hull_netns::PodNamespaces;
-use oci_spec::runtime::{Capability, Linux, LinuxSeccomp, Root, Spec};
+use oci_spec::runtime::{Capability, Linux, Root, Spec};
 
 pub use devices::{ResolvedDevice, resolve_devices};
 pub use error::SpecError;
@@ -94,7 +94,7 @@ pub struct SpecInput<'a> {
     /// What the devices of vendors need, from [`cdi::resolve`]; demanded when [`cdi::requested`] names some.
     pub cdi: Option<&'a cdi::Edits>,
     /// The parsed document of a Localhost seccomp profile; demanded when [`seccomp::localhost_path`] names one.
-    pub seccomp_localhost: Option<&'a LinuxSeccomp>,
+    pub seccomp_localhost: Option<&'a seccomp::LocalhostProfile>,
     /// Capabilities before the container's own adds and drops.
     pub default_capabilities: &'a [Capability],
     /// Limits of its processes, from [`rlimits::within_reach`].

@@ -3,10 +3,9 @@
 //!
 //! The CRI's profile decides: none at all, or type Unconfined, is no filter; RuntimeDefault is the
 //! built-in one, fitted to the capabilities that the container ends up with; Localhost is a document on the node,
-//! read beforehand by [`load_localhost`]. The privileged have no filter.
+//! read beforehand by [`LocalhostProfile::load`]. The privileged have no filter.
 
-use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use hull_cri_api::v1;
 use oci_spec::runtime::{
@@ -21,10 +20,13 @@ use super::seccomp_profile::{
 };
 use super::{Arch, NodeFacts, SpecError, SpecInput, security_context};
 
+mod localhost;
+
+pub use localhost::LocalhostProfile;
+
 const EPERM: u32 = 1;
 const ENOSYS: u32 = 38;
 const FIELD: &str = "linux.security_context.seccomp";
-const LARGEST: u64 = 4 << 20;
 
 /// The profile asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,73 +36,12 @@ enum Wanted {
     Localhost(PathBuf),
 }
 
-/// The file of the Localhost profile that the container asks for, if it does; see [`load_localhost`].
+/// The file of the Localhost profile that the container asks for, if it does; see [`LocalhostProfile`].
 pub fn localhost_path(container: &v1::ContainerConfig) -> Result<Option<PathBuf>, SpecError> {
     match wanted(security_context(container))? {
         Wanted::Localhost(path) => Ok(Some(path)),
         Wanted::None | Wanted::RuntimeDefault => Ok(None),
     }
-}
-
-/// Reads a Localhost profile: an OCI `linux.seccomp` document, or Docker's where it says the same.
-/// Blocks on a file. Docker's conditions (`includes`, `excludes`) are refused: without them the profile
-/// would be another one.
-pub fn load_localhost(path: &Path) -> Result<LinuxSeccomp, SpecError> {
-    let failed = |source| SpecError::Io { step: "read seccomp profile", path: path.to_owned(), source };
-    if !std::fs::metadata(path).map_err(failed)?.is_file() {
-        return Err(SpecError::invalid(FIELD, format!("{} is not a regular file", path.display())));
-    }
-    let mut bytes = Vec::new();
-    std::fs::File::open(path)
-        .and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes))
-        .map_err(failed)?;
-    if bytes.len() as u64 > LARGEST {
-        return Err(SpecError::invalid(FIELD, format!("{} is larger than 4 MiB", path.display())));
-    }
-    parse_localhost(&bytes)
-        .map_err(|problem| SpecError::invalid(FIELD, format!("{}: {problem}", path.display())))
-}
-
-fn parse_localhost(bytes: &[u8]) -> Result<LinuxSeccomp, String> {
-    let mut json: serde_json::Value = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-    let empty = |value: &serde_json::Value| {
-        value.is_null()
-            || value.as_object().is_some_and(serde_json::Map::is_empty)
-            || value.as_array().is_some_and(Vec::is_empty)
-    };
-    for syscall in json.get("syscalls").and_then(|it| it.as_array()).into_iter().flatten() {
-        for key in ["includes", "excludes"] {
-            if syscall.get(key).is_some_and(|it| !empty(it)) {
-                return Err(format!(
-                    "a rule has {key:?}, which is not supported: write the rules for this node"
-                ));
-            }
-        }
-        if syscall.get("name").is_some() {
-            return Err("a rule has \"name\", which is not supported: write \"names\"".to_owned());
-        }
-    }
-    if let Some(map) = json.get("archMap").filter(|it| !empty(it)) {
-        let subs = |entry: &serde_json::Value| {
-            let more = entry.get("subArchitectures").and_then(|it| it.as_array()).cloned();
-            entry.get("architecture").cloned().into_iter().chain(more.unwrap_or_default())
-        };
-        let native = json_name(native_arch(Arch::current()));
-        let own = map.as_array().and_then(|entries| {
-            entries
-                .iter()
-                .find(|entry| entry.get("architecture").and_then(|it| it.as_str()) == native.as_deref())
-        });
-        let list: Vec<_> = own.into_iter().flat_map(subs).collect();
-        if let Some(object) = json.as_object_mut() {
-            object.insert("architectures".to_owned(), serde_json::Value::Array(list));
-        }
-    }
-    serde_json::from_value(json).map_err(|error| format!("not a seccomp profile: {error}"))
-}
-
-fn json_name(arch: Option<SeccompArch>) -> Option<String> {
-    serde_json::to_value(arch?).ok()?.as_str().map(str::to_owned)
 }
 
 /// `linux.seccomp`.
@@ -119,7 +60,7 @@ pub(super) fn of_container(
     }
     match (wanted, input.seccomp_localhost) {
         (Wanted::RuntimeDefault, _) => Ok(Some(runtime_default(capabilities, input.facts)?)),
-        (Wanted::Localhost(_), Some(profile)) => Ok(Some(profile.clone())),
+        (Wanted::Localhost(_), Some(profile)) => profile.resolve(capabilities, input.facts).map(Some),
         (Wanted::Localhost(path), None) => {
             Err(SpecError::invalid(FIELD, format!("profile {} has not been read", path.display())))
         }

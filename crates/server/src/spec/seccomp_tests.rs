@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+use std::path::Path;
+
 use oci_spec::runtime::Capabilities;
 
 use super::*;
@@ -139,14 +141,16 @@ fn which_profile_is_wanted() {
 
 #[test]
 fn localhost_profiles_are_passed_on_and_the_privileged_have_none() {
-    let own = profile(&[Capability::SysBoot]);
+    let document = serde_json::to_vec(&profile(&[Capability::SysBoot])).unwrap();
+    let own = LocalhostProfile::parse(Path::new("/p.json"), &document).unwrap();
     let mut fixture = Fixture::new();
     fixture.security().seccomp =
         Some(v1::SecurityProfile { profile_type: 2, localhost_ref: "/p.json".to_owned() });
     let container = fixture.container.clone();
     assert_eq!(localhost_path(&container).unwrap(), Some(PathBuf::from("/p.json")));
     let input = SpecInput { seccomp_localhost: Some(&own), ..fixture.input() };
-    assert_eq!(generate(&input).unwrap().linux().as_ref().unwrap().seccomp(), &Some(own.clone()));
+    let expected = Some(profile(&[Capability::SysBoot]));
+    assert_eq!(generate(&input).unwrap().linux().as_ref().unwrap().seccomp(), &expected);
 
     let handler = HandlerFacts { seccomp: false, ..HandlerFacts::default() };
     let error = generate(&SpecInput { handler: &handler, ..input }).unwrap_err();
@@ -159,7 +163,9 @@ fn localhost_profiles_are_passed_on_and_the_privileged_have_none() {
 
 #[test]
 fn localhost_documents() {
-    let parse = |text: &str| parse_localhost(text.as_bytes());
+    let none = capabilities::none();
+    let parse =
+        |text: &str| LocalhostProfile::parse(Path::new("/p.json"), text.as_bytes())?.resolve(&none, &facts());
     let good = parse(
         r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
             {"names": ["chmod"], "action": "SCMP_ACT_ERRNO", "errnoRet": 5, "includes": {}, "args": []}]}"#,
@@ -179,18 +185,56 @@ fn localhost_documents() {
         "[]",
         "{}",
         r#"{"defaultAction": "SCMP_ACT_PARTY"}"#,
-        r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["a"], "action": "SCMP_ACT_ALLOW", "includes": {"caps": ["CAP_BPF"]}}]}"#,
-        r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"name": "a", "action": "SCMP_ACT_ALLOW"}]}"#,
+        r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": {}}"#,
+        r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["a"], "action": "SCMP_ACT_ALLOW", "includes": {"caps": ["CAP_NONE"]}}]}"#,
+        r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["a"], "action": "SCMP_ACT_ALLOW", "includes": {"moon": "full"}}]}"#,
+        r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["a"], "action": "SCMP_ACT_ALLOW", "excludes": {"minKernel": "new"}}]}"#,
+        r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["a"], "action": "SCMP_ACT_PARTY", "excludes": {"arches": ["amd64"]}}]}"#,
     ] {
         assert!(parse(bad).is_err(), "{bad}");
     }
-    assert!(load_localhost(Path::new("/dev/zero")).is_err());
-    assert!(load_localhost(Path::new("/hull/none")).is_err());
+    assert!(LocalhostProfile::load(Path::new("/dev/zero")).is_err());
+    assert!(LocalhostProfile::load(Path::new("/hull/none")).is_err());
+}
+
+#[test]
+fn conditions_are_decided_for_the_container_and_the_node() {
+    let counts = |conditions: &str, caps: &[Capability], node: &NodeFacts| {
+        let text = format!(
+            r#"{{"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{{"name": "mount", "action": "SCMP_ACT_ALLOW", {conditions}}}]}}"#
+        );
+        let request = Request { defaults: caps, ..Request::default() };
+        let sets = capabilities::compute(&request, &capabilities::from_mask(u64::MAX)).unwrap();
+        let profile = LocalhostProfile::parse(Path::new("/p.json"), text.as_bytes()).unwrap();
+        allowed(&profile.resolve(&sets, node).unwrap(), "mount")
+    };
+    let (node, old) = (facts(), NodeFacts { kernel: (4, 4), ..facts() });
+    let arm = NodeFacts { arch: Arch::Aarch64, ..facts() };
+    let admin: &[Capability] = &[Capability::SysAdmin];
+    let rows: [(&str, &[Capability], &NodeFacts, bool); 14] = [
+        (r#""includes": {"caps": ["CAP_SYS_ADMIN"]}"#, admin, &node, true),
+        (r#""includes": {"caps": ["CAP_SYS_ADMIN"]}"#, &[], &node, false),
+        (r#""includes": {"caps": ["CAP_SYS_ADMIN", "CAP_BPF"]}"#, admin, &node, false),
+        (r#""excludes": {"caps": ["CAP_SYS_ADMIN", "CAP_BPF"]}"#, admin, &node, false),
+        (r#""excludes": {"caps": ["CAP_SYS_ADMIN"]}"#, &[], &node, true),
+        (r#""includes": {"arches": ["amd64", "x32"]}"#, &[], &node, true),
+        (r#""includes": {"arches": ["amd64", "x32"]}"#, &[], &arm, false),
+        (r#""excludes": {"arches": ["arm64"]}"#, &[], &arm, false),
+        (r#""includes": {"minKernel": "4.8"}"#, &[], &node, true),
+        (r#""includes": {"minKernel": "4.8"}"#, &[], &old, false),
+        (r#""excludes": {"minKernel": "4.8"}"#, &[], &old, true),
+        (r#""includes": {"minKernel": "4.8", "caps": ["CAP_SYS_ADMIN"]}"#, &[], &node, false),
+        (r#""includes": {}, "excludes": {}"#, &[], &node, true),
+        (r#""includes": [], "excludes": null"#, &[], &node, true),
+    ];
+    for (conditions, caps, node, expected) in rows {
+        assert_eq!(counts(conditions, caps, node), expected, "{conditions} {caps:?}");
+    }
 }
 
 proptest::proptest! {
     #[test]
     fn garbage_documents_never_panic(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200)) {
-        let _ = parse_localhost(&bytes);
+        let _ = LocalhostProfile::parse(Path::new("/p.json"), &bytes);
     }
 }
