@@ -115,6 +115,8 @@ impl OutputStream {
 
     /// A write that has waited this long for the client fails with `TimedOut`. `None`, the default: it waits as
     /// long as the session lives. For writers that must not be stopped by a client, as those that share a source.
+    /// A client that was too slow once is not waited for at the end either, beyond
+    /// [`crate::Timeouts::close_linger`].
     pub fn set_stall_limit(&mut self, limit: Option<Duration>) {
         self.stall_limit = limit;
         self.stalled = None;
@@ -168,6 +170,7 @@ impl OutputStream {
         let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
         ready!(stalled.as_mut().poll(cx));
         self.stalled = None;
+        self.activity.note_stall();
         let problem = format!("the client has not read for {limit:?}");
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, problem)))
     }
@@ -233,7 +236,7 @@ mod tests {
         let (outlet, _task) = Outlet::start(near, Arc::default());
         let mut output = OutputStream::new(&outlet, Framer::Spdy { stream: 1 });
         output.set_stall_limit(Some(Duration::from_secs(5)));
-        let data = vec![0; 100 << 20];
+        let data = vec![0; 4 << 20];
         let stalled = output.write_all(&data).await.unwrap_err();
         assert_eq!(stalled.kind(), io::ErrorKind::TimedOut);
         assert_eq!(output.try_write(b"x").unwrap_err().kind(), io::ErrorKind::WouldBlock);

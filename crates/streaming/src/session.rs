@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -63,12 +63,14 @@ pub(crate) struct Activity {
     last_millis: AtomicU64,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
+    stalled: AtomicBool,
 }
 
 impl Default for Activity {
     fn default() -> Self {
         let zero = AtomicU64::default;
-        Self { start: Instant::now(), last_millis: zero(), bytes_in: zero(), bytes_out: zero() }
+        let (last_millis, bytes_in, bytes_out) = (zero(), zero(), zero());
+        Self { start: Instant::now(), last_millis, bytes_in, bytes_out, stalled: AtomicBool::new(false) }
     }
 }
 
@@ -86,6 +88,16 @@ impl Activity {
     /// Counts payload to the client.
     pub(crate) fn sent(&self, bytes: usize) {
         self.bytes_out.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// The client did not read for longer than its handler allows.
+    pub(crate) fn note_stall(&self) {
+        self.stalled.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it ever did that.
+    pub(crate) fn has_stalled(&self) -> bool {
+        self.stalled.load(Ordering::Relaxed)
     }
 
     /// Waits until nothing has moved for so long.

@@ -64,8 +64,10 @@ pub(crate) struct Line {
     pub(crate) writer: WriterTask,
     pub(crate) hangup: Hangup,
     pub(crate) budget: Budget,
-    /// Sent now and then while the client's pings cannot be read, and on which wire.
-    pub(crate) sign_of_life: Option<(Outlet, Packet)>,
+    /// Sent now and then while nothing is read, and on which wire. A client whose pings wait behind other bytes
+    /// hears that we live; one that has left without a trace, because what it sent last had no room in our
+    /// kernel's buffer, is found out by its machine's reset.
+    pub(crate) sign_of_life: (Outlet, Packet),
     /// Sent to a client that broke the protocol.
     pub(crate) complaint: Packet,
 }
@@ -78,7 +80,7 @@ impl Line {
         tokio::select! {
             reason = session.ending.ended() => reason,
             _ = &mut self.writer => EndReason::ClientGone,
-            () = left(&self.hangup, &mut blocked, self.sign_of_life.as_ref()) => EndReason::ClientGone,
+            () = left(&self.hangup, &mut blocked, &self.sign_of_life) => EndReason::ClientGone,
             () = session.activity.idle(timeouts.idle) => EndReason::Idle,
         }
     }
@@ -107,7 +109,7 @@ impl Line {
 }
 
 /// Returns when the client has left although nothing is read from it.
-async fn left(hangup: &Hangup, blocked: &mut watch::Receiver<bool>, sign: Option<&(Outlet, Packet)>) {
+async fn left(hangup: &Hangup, blocked: &mut watch::Receiver<bool>, (outlet, sign): &(Outlet, Packet)) {
     loop {
         if blocked.wait_for(|blocked| *blocked).await.is_err() {
             return std::future::pending().await;
@@ -116,9 +118,7 @@ async fn left(hangup: &Hangup, blocked: &mut watch::Receiver<bool>, sign: Option
             tokio::time::sleep(BLOCKED_FOR).await;
             let signs = async {
                 loop {
-                    if let Some((outlet, sign)) = sign {
-                        outlet.send_urgent(sign.clone());
-                    }
+                    outlet.send_urgent(sign.clone());
                     tokio::time::sleep(SIGN_OF_LIFE).await;
                 }
             };

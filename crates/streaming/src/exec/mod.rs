@@ -9,12 +9,14 @@
 //!      over           the handler, then dropped        over
 //! ```
 //! A client that reads slowly gets everything, however long it takes: the process is over, and what waits is bounded.
+//! Unless the handler has called it too slow.
 
 pub(crate) mod spdy;
 pub(crate) mod ws;
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio_util::task::AbortOnDropHandle;
 
@@ -80,7 +82,10 @@ pub(crate) async fn conduct<W: Wire>(
     let reason = tokio::select! {
         status = &mut handler => {
             let status = status.unwrap_or_else(|error| broken(session, &error));
-            return part(wire, line, session, timeouts, &status).await;
+            let patience = if session.activity.has_stalled() { timeouts.close_linger } else { Duration::MAX };
+            let goodbye = part(wire, line, session, timeouts, &status);
+            let _ = tokio::time::timeout(patience, goodbye).await;
+            return;
         }
         outcome = wire.run() => line.read_ended(session, outcome).await,
         reason = line.cut(session, timeouts) => reason,
@@ -118,6 +123,8 @@ async fn part<W: Wire>(
     timeouts: &Timeouts,
     status: &ExitStatus,
 ) {
+    // The client may have been silent for as long as it may; now something happens.
+    session.activity.touch();
     let packets = wire.farewell(status);
     let outlet = line.outlet.clone();
     let say = async {

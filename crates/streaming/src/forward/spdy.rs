@@ -39,6 +39,10 @@ pub(crate) async fn serve(
         outcome = connection.run(&mut pairs) => line.read_ended(session, outcome).await,
         reason = line.cut(session, timeouts) => reason,
     };
+    if reason == EndReason::ClientGone {
+        // It may have sent more than was read when it was found gone.
+        let _ = tokio::time::timeout(timeouts.close_linger, connection.run(&mut pairs)).await;
+    }
     let farewell = connection.farewell();
     if reason == EndReason::ClientGone {
         // Its readers get what came before, then an error.

@@ -119,6 +119,7 @@ async fn forward(
                 hangup,
             };
             let (connection, mut line) = spdy_layer(serving, session, tunnel);
+            // Nothing foreign among SPDY's bytes.
             line.sign_of_life = sign_of_life;
             let request = forwarding(&line.outlet);
             forward::spdy::serve(serving, request, connection, line, session).await;
@@ -142,8 +143,9 @@ fn spdy_layer(serving: &Serving, session: &Session, parts: Parts) -> (Connection
     let Parts { reader, buffered, writer, hangup } = parts;
     let (outlet, writer) = Outlet::start(writer, Arc::clone(&session.activity));
     let connection = Connection::new(reader, &buffered, outlet.clone(), Arc::clone(&serving.limits));
+    let sign_of_life = (outlet.clone(), spdy::connection::sign_of_life());
     let complaint = spdy::connection::complaint();
-    let line = Line { outlet, writer, hangup, budget: budget(serving), sign_of_life: None, complaint };
+    let line = Line { outlet, writer, hangup, budget: budget(serving), sign_of_life, complaint };
     (connection, line)
 }
 
@@ -151,7 +153,7 @@ fn websocket_layer(serving: &Serving, session: &Session, parts: Parts) -> (Reade
     let Parts { reader, buffered, writer, hangup } = parts;
     let (outlet, writer) = Outlet::start(writer, Arc::clone(&session.activity));
     let reader = ws::Reader::new(reader, &buffered, outlet.clone());
-    let sign_of_life = Some((outlet.clone(), pong(&[])));
+    let sign_of_life = (outlet.clone(), pong(&[]));
     let complaint = close(PROTOCOL_ERROR);
     (reader, Line { outlet, writer, hangup, budget: budget(serving), sign_of_life, complaint })
 }

@@ -16,7 +16,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use hull_failpoint::failpoint_async;
 use tokio::io::AsyncReadExt;
 
-use super::frame::{Control, HEAD, Head, Status};
+use super::frame::{Control, HEAD, Head, Status, data};
 use super::headers::{Deflater, Headers, Inflater};
 use crate::config::Limits;
 use crate::outlet::{Outlet, Packet};
@@ -27,8 +27,11 @@ use crate::transport::ReadHalf;
 pub(crate) use crate::wire::Finish;
 use crate::wire::WireError;
 
-/// Our own ping, the last frame of a connection. Even numbers are the server's.
+/// Our own ping, once everything else was said. Even numbers are the server's.
 const LAST_PING: u32 = 2;
+
+/// A stream that no client has.
+const NOBODYS: u32 = 0x7fff_fffe;
 
 /// Where a stream's bytes go.
 #[derive(Debug)]
@@ -126,12 +129,13 @@ impl Connection {
         outcome
     }
 
-    /// Ends every stream that is open, then says good-bye and asks for a sign that all was read.
+    /// Ends every stream that is open, asks for a sign that all was read, and says good-bye: after that clients
+    /// read nothing more.
     pub(crate) fn farewell(&self) -> Vec<Packet> {
         let mut streams: Vec<_> = self.streams.keys().copied().collect();
         streams.sort_unstable();
         let resets = streams.into_iter().map(|stream| reset(stream, Status::Cancel));
-        let last_words = [Control::GoAway { last: self.last, status: 0 }, Control::Ping { id: LAST_PING }];
+        let last_words = [Control::Ping { id: LAST_PING }, Control::GoAway { last: self.last, status: 0 }];
         resets.chain(last_words.map(|frame| frame.encode())).collect()
     }
 
@@ -295,4 +299,10 @@ pub(crate) fn reset(stream: u32, status: Status) -> Packet {
 /// What is told to a client that broke the protocol.
 pub(crate) fn complaint() -> Packet {
     Control::GoAway { last: 0, status: Status::Protocol as u32 }.encode()
+}
+
+/// A frame that means nothing and needs no answer, and that the machine of a client that has left resets. A ping
+/// would not do: its answer waits behind what the client has to send, and other things behind it.
+pub(crate) fn sign_of_life() -> Packet {
+    data(NOBODYS, false, Bytes::new())
 }

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The server as its clients see it: over loopback, by clients that share no code with it.
+
+mod exec;
+mod forward;
+mod handler;
+mod hostile;
+mod http;
+mod life;
+mod spdy;
+mod tls;
+mod websocket;
+mod ws;

@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A SPDY client written from the protocol, without the server's codec.
+
+use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::net::TcpStream;
+
+use crate::http::{ask, connect, soon, spdy_headers};
+
+const DICTIONARY: &[u8] = include_bytes!("../data/spdy3.dictionary");
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Frame {
+    Reply(u32),
+    Data { stream: u32, fin: bool, bytes: Vec<u8> },
+    Reset { stream: u32, status: u32 },
+    Ping(u32),
+    GoAway { last: u32, status: u32 },
+}
+
+pub(crate) struct Writer<S> {
+    io: WriteHalf<S>,
+    zlib: Compress,
+    next: u32,
+}
+
+pub(crate) struct Reader<S> {
+    io: ReadHalf<S>,
+    zlib: Decompress,
+}
+
+pub(crate) fn client<S: AsyncRead + AsyncWrite>(io: S) -> (Reader<S>, Writer<S>) {
+    let (read, write) = tokio::io::split(io);
+    let mut zlib = Compress::new(Compression::best(), true);
+    zlib.set_dictionary(DICTIONARY).unwrap();
+    (Reader { io: read, zlib: Decompress::new(true) }, Writer { io: write, zlib, next: 1 })
+}
+
+/// Upgrades; the client's two halves.
+pub(crate) async fn dial(url: &str, protocol: &str) -> (Reader<TcpStream>, Writer<TcpStream>) {
+    let mut stream = connect(url).await;
+    let answer = ask(&mut stream, "POST", url, &spdy_headers(protocol)).await;
+    assert_eq!(answer.status, 101, "{}", answer.head);
+    client(stream)
+}
+
+pub(crate) fn control(kind: u16, flags: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0x80, 3];
+    frame.extend(kind.to_be_bytes());
+    frame.extend(((u32::from(flags) << 24) | payload.len() as u32).to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+impl<S: AsyncWrite> Writer<S> {
+    pub(crate) async fn raw(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.io.write_all(bytes).await?;
+        self.io.flush().await
+    }
+
+    /// The header block, compressed after all earlier ones.
+    pub(crate) fn block(&mut self, headers: &[(&str, &str)]) -> Vec<u8> {
+        let mut block = (headers.len() as u32).to_be_bytes().to_vec();
+        for text in headers.iter().flat_map(|(name, value)| [name, value]) {
+            block.extend((text.len() as u32).to_be_bytes());
+            block.extend(text.as_bytes());
+        }
+        let mut out = Vec::with_capacity(block.len() + 1024);
+        self.zlib.compress_vec(&block, &mut out, FlushCompress::Sync).unwrap();
+        out
+    }
+
+    pub(crate) async fn syn(&mut self, stream: u32, headers: &[(&str, &str)]) {
+        let payload = [&stream.to_be_bytes()[..], &[0; 6], &self.block(headers)].concat();
+        self.raw(&control(1, 0, &payload)).await.unwrap();
+    }
+
+    pub(crate) async fn open(&mut self, headers: &[(&str, &str)]) -> u32 {
+        let stream = self.next;
+        self.next += 2;
+        self.syn(stream, headers).await;
+        stream
+    }
+
+    pub(crate) async fn send(&mut self, stream: u32, bytes: &[u8], fin: bool) -> std::io::Result<()> {
+        let mut frame = stream.to_be_bytes().to_vec();
+        frame.extend(((u32::from(fin) << 24) | bytes.len() as u32).to_be_bytes());
+        frame.extend(bytes);
+        self.raw(&frame).await
+    }
+
+    pub(crate) async fn reset(&mut self, stream: u32) {
+        let payload = [stream.to_be_bytes(), 5u32.to_be_bytes()].concat();
+        self.raw(&control(3, 0, &payload)).await.unwrap();
+    }
+
+    pub(crate) async fn ping(&mut self, id: u32) {
+        self.raw(&control(6, 0, &id.to_be_bytes())).await.unwrap();
+    }
+}
+
+impl<S: AsyncRead> Reader<S> {
+    /// The next frame; `None` at the end.
+    pub(crate) async fn frame(&mut self) -> std::io::Result<Option<Frame>> {
+        let mut head = [0; 8];
+        if self.io.read(&mut head[..1]).await? == 0 {
+            return Ok(None);
+        }
+        self.io.read_exact(&mut head[1..]).await?;
+        let number = |bytes: &[u8]| u32::from_be_bytes(bytes[..4].try_into().unwrap());
+        let mut payload = vec![0; (number(&head[4..]) & 0xff_ffff) as usize];
+        self.io.read_exact(&mut payload).await?;
+        if head[0] & 0x80 == 0 {
+            return Ok(Some(Frame::Data { stream: number(&head), fin: head[4] == 1, bytes: payload }));
+        }
+        assert_eq!(head[..2], [0x80, 3]);
+        Ok(Some(match u16::from_be_bytes([head[2], head[3]]) {
+            2 => {
+                assert_eq!(self.inflate(&payload[4..]), [0; 4], "a reply has no headers");
+                Frame::Reply(number(&payload))
+            }
+            3 => Frame::Reset { stream: number(&payload), status: number(&payload[4..]) },
+            6 => Frame::Ping(number(&payload)),
+            7 => Frame::GoAway { last: number(&payload), status: number(&payload[4..]) },
+            other => panic!("a frame of type {other} from the server"),
+        }))
+    }
+
+    /// The next frame, which must come.
+    pub(crate) async fn next(&mut self) -> Frame {
+        soon("a frame", self.frame()).await.unwrap().expect("a frame, not the end")
+    }
+
+    fn inflate(&mut self, block: &[u8]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(4096);
+        let first = self.zlib.total_in();
+        let outcome = self.zlib.decompress_vec(block, &mut out, FlushDecompress::Sync);
+        if outcome.is_err() {
+            self.zlib.set_dictionary(DICTIONARY).unwrap();
+            let used = (self.zlib.total_in() - first) as usize;
+            self.zlib.decompress_vec(&block[used..], &mut out, FlushDecompress::Sync).unwrap();
+        }
+        out
+    }
+}
+
+/// The streams of an exec in the order in which clients open them.
+pub(crate) struct Exec<S> {
+    pub(crate) reader: Reader<S>,
+    pub(crate) writer: Writer<S>,
+    /// Stream ids by type.
+    pub(crate) ids: Vec<(String, u32)>,
+}
+
+/// What came of an exec.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: Vec<u8>,
+    pub(crate) error: String,
+}
+
+pub(crate) async fn exec(url: &str, protocol: &str, types: &str) -> Exec<TcpStream> {
+    let (reader, writer) = dial(url, protocol).await;
+    open_exec(reader, writer, types).await
+}
+
+pub(crate) async fn open_exec<S: AsyncRead + AsyncWrite>(
+    mut reader: Reader<S>,
+    mut writer: Writer<S>,
+    types: &str,
+) -> Exec<S> {
+    let mut ids = Vec::new();
+    for name in types.split(' ') {
+        let id = writer.open(&[("streamtype", name)]).await;
+        assert_eq!(reader.next().await, Frame::Reply(id));
+        ids.push((name.to_owned(), id));
+    }
+    Exec { reader, writer, ids }
+}
+
+impl<S: AsyncRead + AsyncWrite> Exec<S> {
+    pub(crate) fn id(&self, name: &str) -> u32 {
+        self.ids.iter().find(|(own, _)| own == name).map(|(_, id)| *id).unwrap()
+    }
+
+    pub(crate) async fn stdin(&mut self, bytes: &[u8], fin: bool) {
+        let id = self.id("stdin");
+        self.writer.send(id, bytes, fin).await.unwrap();
+    }
+
+    /// Reads to the end, as a client does that closes once it has seen the good-bye. Checks the order of things:
+    /// nothing follows a stream's end, and output precedes the status.
+    pub(crate) async fn finish(mut self) -> Outcome {
+        let mut outcome = Outcome::default();
+        let mut ended: Vec<u32> = Vec::new();
+        let (error, stdout) = (self.id("error"), self.ids.iter().find(|(name, _)| name == "stdout"));
+        let stdout = stdout.map_or(0, |(_, id)| *id);
+        loop {
+            match self.reader.next().await {
+                Frame::Data { stream, fin, bytes } => {
+                    assert!(!ended.contains(&stream), "data after the end of stream {stream}");
+                    if stream == error {
+                        assert!(
+                            stdout == 0 || ended.contains(&stdout),
+                            "the status came before the output's end"
+                        );
+                        outcome.error.push_str(std::str::from_utf8(&bytes).unwrap());
+                    } else if stream == stdout {
+                        outcome.stdout.extend(bytes);
+                    } else {
+                        outcome.stderr.extend(bytes);
+                    }
+                    if fin {
+                        ended.push(stream);
+                    }
+                }
+                Frame::GoAway { status: 0, .. } => break,
+                Frame::Reset { status: 5, .. } | Frame::Ping(_) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(ended.contains(&error), "the error stream was not ended");
+        outcome
+    }
+}
