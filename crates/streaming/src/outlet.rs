@@ -19,7 +19,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::session::Activity;
+use crate::session::{Activity, Session};
 
 /// The most payload of one packet.
 pub(crate) const LARGEST_PAYLOAD: usize = 32 << 10;
@@ -83,15 +83,16 @@ pub(crate) struct Gone;
 
 impl Outlet {
     /// Starts the task that writes. It ends after [`Outlet::end`], or when the wire breaks.
-    pub(crate) fn start<W>(wire: W, activity: Arc<Activity>) -> (Self, WriterTask)
+    pub(crate) fn start<W>(wire: W, session: &Session) -> (Self, WriterTask)
     where
         W: AsyncWrite + Unpin + Send + 'static,
     {
         let (data, data_queue) = mpsc::channel(DATA_PACKETS);
         let (urgent, urgent_queue) = mpsc::channel(URGENT_PACKETS);
         let queues = Queues { data: data_queue, urgent: urgent_queue };
-        let task = tokio::spawn(write(wire, queues, Arc::clone(&activity)));
-        (Self { data, urgent, activity }, AbortOnDropHandle::new(task))
+        let activity = Arc::clone(&session.activity);
+        let task = session.spawn(write(wire, queues, Arc::clone(&activity)));
+        (Self { data, urgent, activity }, task)
     }
 
     /// Queues a packet; waits while the client does not read.
@@ -237,7 +238,7 @@ mod tests {
     #[tokio::test]
     async fn packets_are_written_whole_in_order_and_the_wire_is_closed() {
         let (near, mut far) = tokio::io::duplex(3);
-        let (outlet, task) = Outlet::start(near, Arc::default());
+        let (outlet, task) = Outlet::start(near, &Session::test());
         let reader = tokio::spawn(async move {
             let mut all = Vec::new();
             far.read_to_end(&mut all).await.map(|_| all)
@@ -256,7 +257,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_client_that_does_not_read_makes_senders_wait_and_urgent_ones_give_up() {
         let (near, far) = tokio::io::duplex(1);
-        let (outlet, task) = Outlet::start(near, Arc::default());
+        let (outlet, task) = Outlet::start(near, &Session::test());
         let wait = async {
             loop {
                 outlet.send(packet(b"", b"data")).await.unwrap();

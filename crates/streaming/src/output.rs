@@ -228,12 +228,13 @@ impl AsyncWrite for OutputStream {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::session::Session;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     #[tokio::test(start_paused = true)]
     async fn a_client_that_stalls_is_told_about() {
         let (near, mut far) = tokio::io::duplex(1);
-        let (outlet, _task) = Outlet::start(near, Arc::default());
+        let (outlet, _task) = Outlet::start(near, &Session::test());
         let mut output = OutputStream::new(&outlet, Framer::Spdy { stream: 1 });
         output.set_stall_limit(Some(Duration::from_secs(5)));
         let data = vec![0; 4 << 20];
@@ -252,7 +253,7 @@ mod tests {
     #[tokio::test]
     async fn try_write_takes_what_fits() {
         let (near, mut far) = tokio::io::duplex(1);
-        let (outlet, task) = Outlet::start(near, Arc::default());
+        let (outlet, task) = Outlet::start(near, &Session::test());
         let mut output = OutputStream::new(&outlet, Framer::Spdy { stream: 1 });
         let data = vec![7; 10 << 20];
         let taken = output.try_write(&data).unwrap();

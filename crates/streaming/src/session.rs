@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::request::{Kind, Request};
 
@@ -156,6 +157,7 @@ pub struct Sessions(Arc<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     last: AtomicU64,
+    tasks: TaskTracker,
     live: Mutex<BTreeMap<u64, Entry>>,
 }
 
@@ -207,6 +209,20 @@ impl Sessions {
         ending.len()
     }
 
+    /// Starts a task that belongs to a session.
+    pub(crate) fn spawn<F>(&self, task: F) -> AbortOnDropHandle<F::Output>
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        AbortOnDropHandle::new(self.0.tasks.spawn(task))
+    }
+
+    /// Waits until every task of every session is gone.
+    pub(crate) async fn tasks_gone(&self) {
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+    }
+
     pub(crate) fn begin(&self, request: &Request, peer: SocketAddr, transport: Transport) -> Session {
         let id = self.0.last.fetch_add(1, Ordering::Relaxed) + 1;
         let command = match request {
@@ -248,12 +264,38 @@ pub(crate) struct Session {
     pub(crate) ending: Ending,
 }
 
+impl Session {
+    /// Starts a task that is aborted when its handle is dropped. The server waits for it before it is shut down.
+    pub(crate) fn spawn<F>(&self, task: F) -> AbortOnDropHandle<F::Output>
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        self.sessions.spawn(task)
+    }
+
+    /// Starts tasks like [`Session::spawn`], for those that outlive a borrow of the session.
+    pub(crate) fn spawner(&self) -> Sessions {
+        self.sessions.clone()
+    }
+}
+
 impl Drop for Session {
     fn drop(&mut self) {
         let Some(entry) = self.sessions.lock().remove(&self.id) else { return };
         let SessionInfo { id, kind, target, bytes_in, bytes_out, ending, .. } = entry.info();
         let seconds = entry.activity.start.elapsed().as_secs_f64();
         tracing::info!(session = id, %kind, target, bytes_in, bytes_out, seconds, ?ending, "session ended");
+    }
+}
+
+#[cfg(test)]
+impl Session {
+    /// One of nobody's.
+    pub(crate) fn test() -> Self {
+        let (sandbox_id, ports, context) = (String::new(), Vec::new(), crate::request::Context::default());
+        let request = crate::request::PortForwardRequest { sandbox_id, ports, context };
+        let peer = SocketAddr::from(([127, 0, 0, 1], 1));
+        Sessions::default().begin(&Request::PortForward(request), peer, Transport::Spdy)
     }
 }
 

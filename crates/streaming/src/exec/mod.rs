@@ -18,8 +18,6 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio_util::task::AbortOnDropHandle;
-
 use crate::config::Timeouts;
 use crate::handler::{Handler, Streams};
 use crate::outlet::{Gone, Packet};
@@ -66,6 +64,9 @@ pub(crate) struct Version {
 pub(crate) trait Wire: Send {
     fn run(&mut self) -> impl Future<Output = Result<Finish, WireError>> + Send;
 
+    /// Tells readers that nothing more comes.
+    fn abandon(&mut self);
+
     /// The last frames: the status, the end of each stream, good-bye.
     fn farewell(&mut self, status: &ExitStatus) -> Vec<Packet>;
 }
@@ -78,7 +79,7 @@ pub(crate) async fn conduct<W: Wire>(
     timeouts: &Timeouts,
     job: impl Future<Output = ExitStatus> + Send + 'static,
 ) {
-    let mut handler = AbortOnDropHandle::new(tokio::spawn(job));
+    let mut handler = session.spawn(job);
     let reason = tokio::select! {
         status = &mut handler => {
             let status = status.unwrap_or_else(|error| broken(session, &error));
@@ -91,6 +92,7 @@ pub(crate) async fn conduct<W: Wire>(
         reason = line.cut(session, timeouts) => reason,
     };
     session.ending.end(reason);
+    wire.abandon();
     if reason == EndReason::ClientGone {
         // Writes fail from now on, rather than wait for a client that does not read.
         line.writer.abort();

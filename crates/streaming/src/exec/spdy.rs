@@ -164,6 +164,10 @@ impl Wire for SpdyWire {
         self.connection.run(&mut Full).await
     }
 
+    fn abandon(&mut self) {
+        self.connection.abandon();
+    }
+
     fn farewell(&mut self, status: &ExitStatus) -> Vec<Packet> {
         let mut packets: Vec<_> = self.outputs.iter().filter_map(Closer::close).collect();
         if let Some(error) = self.error.take() {

@@ -110,9 +110,14 @@ struct WsWire {
 impl Wire for WsWire {
     async fn run(&mut self) -> Result<Finish, WireError> {
         let outcome = self.read().await;
+        self.abandon();
+        outcome
+    }
+
+    fn abandon(&mut self) {
+        // Dropped pipes tell their readers.
         self.channels.stdin = None;
         self.channels.resize = None;
-        outcome
     }
 
     fn farewell(&mut self, status: &ExitStatus) -> Vec<Packet> {

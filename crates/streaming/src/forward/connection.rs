@@ -12,7 +12,6 @@ use std::future::Future;
 use std::sync::Arc;
 
 use tokio::task::JoinSet;
-use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::Timeouts;
 use crate::handler::{ForwardError, Handler, PortStream};
@@ -20,7 +19,7 @@ use crate::outlet::{Gone, Outlet};
 use crate::output::{Framer, OutputStream};
 use crate::pipe::InputStream;
 use crate::request::PortForwardRequest;
-use crate::session::{EndReason, Ending, Session};
+use crate::session::{EndReason, Ending, Session, Sessions};
 use crate::spdy::connection::reset;
 use crate::spdy::frame::Status;
 use crate::wire::Line;
@@ -32,6 +31,7 @@ pub(crate) struct Request {
     pub(crate) request: PortForwardRequest,
     pub(crate) outlet: Outlet,
     pub(crate) ending: Ending,
+    pub(crate) tasks: Sessions,
 }
 
 impl Request {
@@ -47,8 +47,8 @@ impl Request {
         let stream = PortStream::new(input, output, self.ending);
         let (handler, request, sandbox) = (self.handler, self.request.clone(), self.request.sandbox_id);
         // A task of its own: a handler that panics takes its connection with it, and no other.
-        let task = tokio::spawn(async move { handler.port_forward(request, port, stream).await });
-        let outcome = AbortOnDropHandle::new(task).await.unwrap_or_else(|error| {
+        let task = self.tasks.spawn(async move { handler.port_forward(request, port, stream).await });
+        let outcome = task.await.unwrap_or_else(|error| {
             tracing::error!(sandbox, port, %error, "the handler of a forwarded connection failed");
             Err(ForwardError::refused("the handler failed; the daemon's log tells more"))
         });

@@ -23,6 +23,9 @@ use crate::transport::{Transport, prepare};
 /// After a failed accept (no descriptors left, mostly): time for others to give some back.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// How long aborted tasks may take to be dropped.
+const LAST_TASKS: Duration = Duration::from_secs(2);
+
 /// Serves until told to stop.
 pub(super) async fn run(listener: TcpListener, serving: Arc<Serving>, stopped: oneshot::Receiver<Duration>) {
     let mut connections = JoinSet::new();
@@ -37,6 +40,10 @@ pub(super) async fn run(listener: TcpListener, serving: Arc<Serving>, stopped: o
     let all = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(deadline, all).await.is_err() {
         connections.shutdown().await;
+    }
+    // Aborted with their connections; a moment later they are gone.
+    if tokio::time::timeout(LAST_TASKS, serving.sessions.tasks_gone()).await.is_err() {
+        tracing::error!("a streaming handler blocks its thread and outlives the server");
     }
 }
 

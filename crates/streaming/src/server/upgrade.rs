@@ -102,6 +102,7 @@ async fn forward(
         request,
         outlet: outlet.clone(),
         ending: session.ending.clone(),
+        tasks: session.spawner(),
     };
     match agreement {
         Agreement::ForwardWebSocket(encoding) => {
@@ -141,7 +142,7 @@ fn budget(serving: &Serving) -> Budget {
 
 fn spdy_layer(serving: &Serving, session: &Session, parts: Parts) -> (Connection, Line) {
     let Parts { reader, buffered, writer, hangup } = parts;
-    let (outlet, writer) = Outlet::start(writer, Arc::clone(&session.activity));
+    let (outlet, writer) = Outlet::start(writer, session);
     let connection = Connection::new(reader, &buffered, outlet.clone(), Arc::clone(&serving.limits));
     let sign_of_life = (outlet.clone(), spdy::connection::sign_of_life());
     let complaint = spdy::connection::complaint();
@@ -151,7 +152,7 @@ fn spdy_layer(serving: &Serving, session: &Session, parts: Parts) -> (Connection
 
 fn websocket_layer(serving: &Serving, session: &Session, parts: Parts) -> (Reader, Line) {
     let Parts { reader, buffered, writer, hangup } = parts;
-    let (outlet, writer) = Outlet::start(writer, Arc::clone(&session.activity));
+    let (outlet, writer) = Outlet::start(writer, session);
     let reader = ws::Reader::new(reader, &buffered, outlet.clone());
     let sign_of_life = (outlet.clone(), pong(&[]));
     let complaint = close(PROTOCOL_ERROR);

@@ -129,6 +129,13 @@ impl Connection {
         outcome
     }
 
+    /// Tells all readers that nothing more comes, and throws away what does.
+    pub(crate) fn abandon(&mut self) {
+        for entry in self.streams.values_mut() {
+            entry.sink = Sink::Discard;
+        }
+    }
+
     /// Ends every stream that is open, asks for a sign that all was read, and says good-bye: after that clients
     /// read nothing more.
     pub(crate) fn farewell(&self) -> Vec<Packet> {

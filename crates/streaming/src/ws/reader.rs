@@ -193,8 +193,8 @@ impl Reader {
 mod tests {
     use super::super::frame::client_frame;
     use super::*;
+    use crate::session::Session;
     use proptest::prelude::*;
-    use std::sync::Arc;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     const MASK: [u8; 4] = [1, 2, 3, 250];
@@ -206,7 +206,7 @@ mod tests {
             let _ = far.write_all(&wire).await;
         });
         let (answers_near, mut answers_far) = tokio::io::duplex(1 << 16);
-        let (outlet, _task) = Outlet::start(answers_near, Arc::default());
+        let (outlet, _task) = Outlet::start(answers_near, &Session::test());
         let mut reader = Reader::new(Box::new(near), &[], outlet.clone());
         let mut messages: Vec<(bool, Vec<u8>)> = Vec::new();
         let end = loop {
