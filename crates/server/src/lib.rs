@@ -36,6 +36,7 @@ mod model;
 mod node;
 mod operation;
 pub mod pause;
+mod pod_cidr;
 mod probe;
 mod records;
 mod recovery;

@@ -58,6 +58,7 @@ impl Config {
             network: NetworkConfig {
                 backend: NetworkBackend::Mock,
                 cni_conf_dir: dir.join("cni/net.d"),
+                cni_conf_template: None,
                 cni_bin_dirs: vec![dir.join("cni/bin")],
                 netns_dir: run_root.join("netns"),
                 exclusive: false,
@@ -84,6 +85,7 @@ impl Default for NetworkConfig {
         Self {
             backend: NetworkBackend::Cni,
             cni_conf_dir: PathBuf::from("/etc/cni/net.d"),
+            cni_conf_template: None,
             cni_bin_dirs: vec![PathBuf::from("/opt/cni/bin"), PathBuf::from("/usr/lib/cni")],
             netns_dir: PathBuf::from("/run/netns"),
             exclusive: false,

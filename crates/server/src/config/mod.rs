@@ -134,6 +134,9 @@ pub struct NetworkConfig {
     pub backend: NetworkBackend,
     /// Where network configurations are. `/etc/cni/net.d`.
     pub cni_conf_dir: PathBuf,
+    /// A CNI configuration with places for the node's pod addresses, written into `cni_conf_dir` when the kubelet tells
+    /// them; `None`: another program writes it. Not set.
+    pub cni_conf_template: Option<PathBuf>,
     /// Where plugins are, searched in order. `/opt/cni/bin`, `/usr/lib/cni`.
     pub cni_bin_dirs: Vec<PathBuf>,
     /// Where network namespaces are pinned. `/run/netns`.

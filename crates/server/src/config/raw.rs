@@ -55,6 +55,7 @@ pub(super) struct RawHandler {
 pub(super) struct RawNetwork {
     pub(super) backend: Given<NetworkBackend>,
     pub(super) cni_conf_dir: Given<PathBuf>,
+    pub(super) cni_conf_template: Given<PathBuf>,
     pub(super) cni_bin_dirs: Given<Vec<PathBuf>>,
     pub(super) netns_dir: Given<PathBuf>,
     pub(super) exclusive: Given<bool>,
@@ -204,10 +205,19 @@ fn raw_handler(place: &Place, section: &Section<'_>) -> Result<RawHandler, Confi
 fn network(section: &Section<'_>) -> Result<RawNetwork, ConfigError> {
     const BACKENDS: [(&str, NetworkBackend); 3] =
         [("cni", NetworkBackend::Cni), ("bridge", NetworkBackend::Bridge), ("mock", NetworkBackend::Mock)];
-    section.only(&["backend", "cni_conf_dir", "cni_bin_dirs", "netns_dir", "exclusive", "bridge"])?;
+    section.only(&[
+        "backend",
+        "cni_conf_dir",
+        "cni_conf_template",
+        "cni_bin_dirs",
+        "netns_dir",
+        "exclusive",
+        "bridge",
+    ])?;
     Ok(RawNetwork {
         backend: section.word("backend", &BACKENDS)?,
         cni_conf_dir: section.path("cni_conf_dir")?,
+        cni_conf_template: section.path("cni_conf_template")?,
         cni_bin_dirs: section.paths("cni_bin_dirs")?,
         netns_dir: section.path("netns_dir")?,
         exclusive: section.boolean("exclusive")?,

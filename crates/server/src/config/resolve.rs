@@ -199,6 +199,7 @@ fn network(raw: RawNetwork) -> NetworkConfig {
     NetworkConfig {
         backend: or(raw.backend, || default.backend),
         cni_conf_dir: or(raw.cni_conf_dir, || default.cni_conf_dir),
+        cni_conf_template: raw.cni_conf_template.map(|found| found.value),
         cni_bin_dirs: or(raw.cni_bin_dirs, || default.cni_bin_dirs),
         netns_dir: or(raw.netns_dir, || default.netns_dir),
         exclusive: or(raw.exclusive, || default.exclusive),

@@ -95,6 +95,7 @@ cni_conf_dir = "/n/conf"
 cni_bin_dirs = ["/n/bin", "/m/bin"]
 netns_dir = "/n/ns"
 exclusive = true
+cni_conf_template = "/n/template"
 [network.bridge]
 name = "br-pods"
 subnets = ["fd00:1::/64", "10.9.0.0/16"]
@@ -140,6 +141,7 @@ cdi_spec_dirs = []
     assert_eq!(config.network.backend, NetworkBackend::Mock);
     assert_eq!(config.network.cni_bin_dirs, [PathBuf::from("/n/bin"), PathBuf::from("/m/bin")]);
     assert!(config.network.exclusive);
+    assert_eq!(config.network.cni_conf_template, Some(PathBuf::from("/n/template")));
     let bridge = &config.network.bridge;
     let subnets: Vec<String> = bridge.subnets.iter().map(ToString::to_string).collect();
     assert_eq!((bridge.name.as_str(), bridge.mtu), ("br-pods", Some(1400)));
@@ -338,7 +340,7 @@ proptest! {
 
     #[test]
     fn any_key_with_any_value_never_panics(
-        key in "(root|run_root|listen|log_level|(runtime|network|images|streaming|timeouts|containers)(\\.(default|handlers|conmon|backend|exclusive|cni_bin_dirs|bridge|name|subnets|mtu|pinned|address|port|create|pids_limit|log_size_max|default_capabilities|ulimits|shm_size|cdi_spec_dirs)){0,2})",
+        key in "(root|run_root|listen|log_level|(runtime|network|images|streaming|timeouts|containers)(\\.(default|handlers|conmon|backend|exclusive|cni_conf_template|cni_bin_dirs|bridge|name|subnets|mtu|pinned|address|port|create|pids_limit|log_size_max|default_capabilities|ulimits|shm_size|cdi_spec_dirs)){0,2})",
         value in any_toml_value(),
     ) {
         let path = std::path::Path::new("/x.toml");

@@ -158,12 +158,41 @@ fn namespaces(linux: &v1::LinuxPodSandboxConfig) -> Result<()> {
     if mode("pid", options.pid)? == v1::NamespaceMode::Target {
         return Err(invalid(OPERATION, &format!("{field}.pid"), "TARGET is for containers"));
     }
-    if let Some(user) = &options.userns_options
-        && mode("userns_options.mode", user.mode)? != v1::NamespaceMode::Node
-    {
-        return Err(Error::Unimplemented { what: "RunPodSandbox: user namespaces (userns_options)".into() });
+    match &options.userns_options {
+        Some(user) => user_namespace(user, mode("userns_options.mode", user.mode)?),
+        None => Ok(()),
     }
-    Ok(())
+}
+
+/// What can never be is told apart from what is not made yet.
+fn user_namespace(user: &v1::UserNamespace, mode: v1::NamespaceMode) -> Result<()> {
+    let field = "config.linux.security_context.namespace_options.userns_options";
+    match mode {
+        v1::NamespaceMode::Node if user.uids.is_empty() && user.gids.is_empty() => return Ok(()),
+        v1::NamespaceMode::Node => {
+            return Err(invalid(OPERATION, field, "NODE is the host's user namespace and takes no mappings"));
+        }
+        v1::NamespaceMode::Container | v1::NamespaceMode::Target => {
+            return Err(invalid(OPERATION, &format!("{field}.mode"), "must be POD or NODE"));
+        }
+        v1::NamespaceMode::Pod => {}
+    }
+    for (name, mappings) in [("uids", &user.uids), ("gids", &user.gids)] {
+        let field = format!("{field}.{name}");
+        let [mapping] = mappings.as_slice() else {
+            let problem = format!("has {} mappings; exactly one is taken", mappings.len());
+            return Err(invalid(OPERATION, &field, problem));
+        };
+        if mapping.container_id != 0 || mapping.length == 0 {
+            return Err(invalid(OPERATION, &field, "must map the container's id 0"));
+        }
+        if mapping.host_id.checked_add(mapping.length).is_none() {
+            return Err(invalid(OPERATION, &field, "goes beyond the largest id of the host"));
+        }
+    }
+    Err(Error::Unimplemented {
+        what: "a user namespace for a pod (userns_options mode POD; set hostUsers: true)".to_owned(),
+    })
 }
 
 fn port_mappings(config: &v1::PodSandboxConfig) -> Result<Vec<PortMapping>> {
@@ -348,6 +377,40 @@ mod tests {
             "search a.local b.local\nnameserver 10.0.0.10\nnameserver 1.1.1.1\noptions ndots:5\n"
         );
         assert_eq!(resolv_conf(Some(&v1::DnsConfig::default())), None);
+    }
+
+    #[test]
+    fn user_namespaces_that_cannot_be_are_told_from_those_that_are_not_made_yet() {
+        let mapping = |container_id, length| v1::IdMapping { host_id: 100_000, container_id, length };
+        let options = |mode, uids: &[v1::IdMapping], gids: &[v1::IdMapping]| {
+            let userns_options = Some(v1::UserNamespace { mode, uids: uids.to_vec(), gids: gids.to_vec() });
+            let options = v1::NamespaceOption { userns_options, ..Default::default() };
+            let security_context = Some(v1::LinuxSandboxSecurityContext {
+                namespace_options: Some(options),
+                ..Default::default()
+            });
+            let linux = Some(v1::LinuxPodSandboxConfig { security_context, ..Default::default() });
+            validate(&v1::PodSandboxConfig { linux, ..config() })
+        };
+        let good = [mapping(0, 65536)];
+        assert!(options(2, &[], &[]).is_ok());
+        assert!(matches!(options(0, &good, &good), Err(Error::Unimplemented { .. })));
+        let odd = v1::IdMapping { host_id: u32::MAX, container_id: 0, length: 2 };
+        for (result, problem) in [
+            (options(1, &good, &good), "mode: must be POD or NODE"),
+            (options(3, &good, &good), "mode: must be POD or NODE"),
+            (options(9, &good, &good), "mode: unknown mode 9"),
+            (options(2, &good, &good), "takes no mappings"),
+            (options(0, &good, &[]), "gids: has 0 mappings"),
+            (options(0, &[mapping(0, 1), mapping(1, 1)], &good), "uids: has 2 mappings"),
+            (options(0, &[mapping(1, 65536)], &good), "uids: must map the container's id 0"),
+            (options(0, &good, &[mapping(0, 0)]), "gids: must map the container's id 0"),
+            (options(0, &[odd], &good), "uids: goes beyond"),
+        ] {
+            let error = result.unwrap_err();
+            assert!(matches!(error, Error::InvalidArgument { .. }), "{error}");
+            assert!(error.to_string().contains(problem), "{error}");
+        }
     }
 
     proptest! {

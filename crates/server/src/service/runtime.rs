@@ -9,7 +9,7 @@ use tonic::{Request, Response, Status};
 
 use super::{answer, chunks, node_status, unimplemented};
 use crate::context::Context;
-use crate::{container, sandbox};
+use crate::{container, pod_cidr, sandbox};
 
 /// The service.
 #[derive(Debug, Clone)]
@@ -254,9 +254,10 @@ impl RuntimeService for Runtime {
 
     async fn update_runtime_config(
         &self,
-        _: Request<v1::UpdateRuntimeConfigRequest>,
+        request: Request<v1::UpdateRuntimeConfigRequest>,
     ) -> Answer<v1::UpdateRuntimeConfigResponse> {
-        unimplemented("UpdateRuntimeConfig")
+        let updated = pod_cidr::update(&self.ctx, request.into_inner().runtime_config).await;
+        answer("UpdateRuntimeConfig", updated.map(|()| v1::UpdateRuntimeConfigResponse {}))
     }
 
     async fn checkpoint_container(
