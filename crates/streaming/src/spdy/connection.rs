@@ -313,3 +313,6 @@ pub(crate) fn complaint() -> Packet {
 pub(crate) fn sign_of_life() -> Packet {
     data(NOBODYS, false, Bytes::new())
 }
+
+#[cfg(test)]
+mod tests;
