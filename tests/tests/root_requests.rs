@@ -8,54 +8,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use hull_cri_api::v1::*;
-use hull_tests::{Cri, Daemon, Pod, Setup, real_runtime_ok, root_tests_enabled, runtimes};
+use hull_tests::{Cri, Setup, real_runtime_ok, root_tests_enabled, runtimes};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use tonic::{Code, Status};
 
-const SLEEP: [&str; 3] = ["sh", "-c", "trap 'exit 0' TERM; sleep 1000 & wait"];
+mod requests;
+use requests::{container, pod, security, sh, succeeds};
+
 const MIB: i64 = 1 << 20;
-
-/// What a script in a container prints; it has to succeed.
-async fn sh(cri: &Cri, id: &str, script: &str) -> String {
-    let answer =
-        cri.exec(id, &["sh", "-c", script], 20).await.unwrap_or_else(|error| panic!("{script}: {error}"));
-    let stderr = String::from_utf8_lossy(&answer.stderr);
-    assert_eq!(answer.exit_code, 0, "{script}: {stderr}");
-    String::from_utf8_lossy(&answer.stdout).trim().to_owned()
-}
-
-/// Whether a script in a container succeeds.
-async fn succeeds(cri: &Cri, id: &str, script: &str) -> bool {
-    cri.exec(id, &["sh", "-c", script], 20).await.unwrap().exit_code == 0
-}
-
-async fn pod(
-    daemon: &Daemon,
-    cri: &Cri,
-    handler: &str,
-    change: impl FnOnce(&mut PodSandboxConfig),
-) -> (Pod, String) {
-    let mut pod = Pod::new(daemon, "web");
-    change(&mut pod.config);
-    let id = cri.run_pod(&pod.config, handler).await.unwrap_or_else(|error| panic!("{handler}: {error}"));
-    (pod, id)
-}
-
-/// A container that sleeps, as changed; started.
-async fn container(
-    cri: &Cri,
-    (pod, pod_id): (&Pod, &str),
-    name: &str,
-    change: impl FnOnce(&mut ContainerConfig),
-) -> Result<String, Status> {
-    let mut container = pod.container(name, &SLEEP);
-    change(&mut container.config);
-    cri.create_and_start(pod_id, &container.config, &pod.config).await
-}
-
-fn security(config: &mut ContainerConfig) -> &mut LinuxContainerSecurityContext {
-    config.linux.get_or_insert_default().security_context.get_or_insert_default()
-}
 
 async fn update(cri: &Cri, id: &str, linux: LinuxContainerResources) -> Result<(), Status> {
     let request = UpdateContainerResourcesRequest {
