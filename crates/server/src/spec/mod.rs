@@ -30,6 +30,8 @@ pub mod rlimits;
 pub mod seccomp;
 mod seccomp_profile;
 #[cfg(test)]
+mod snapshot_tests;
+#[cfg(test)]
 pub(crate) mod tests;
 mod unsupported;
 pub mod update;
