@@ -68,6 +68,10 @@ async fn limits_change_while_it_runs_whole_or_not_at_all() {
         let now = told(&cri, &id).await;
         assert_eq!((now.cpu_quota, now.memory_limit_in_bytes, now.cpu_shares), (50_000, 96 * MIB, 102));
         assert_eq!((now.cpuset_cpus.as_str(), now.oom_score_adj), ("0", 1000));
+        let request = ContainerStatusRequest { container_id: id.clone(), verbose: true };
+        let verbose = cri.runtime.clone().container_status(request).await.unwrap().into_inner().info;
+        let verbose: serde_json::Value = serde_json::from_str(&verbose["info"]).unwrap();
+        assert_eq!(verbose["runtimeSpec"]["linux"]["resources"]["cpu"]["quota"], 50_000, "{handler}");
         real_runtime_ok(handler, "update limits");
 
         let more = LinuxContainerResources {

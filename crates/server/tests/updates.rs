@@ -102,6 +102,42 @@ async fn limits_change_whole_or_not_at_all() {
 }
 
 #[tokio::test]
+async fn a_stop_does_not_wait_for_an_update_and_a_start_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start_mock(dir.path()).await.unwrap();
+    let mut client = client(&server).await;
+    let (_, id) = container(&mut client).await;
+    let world = server.mocks().world.clone().unwrap();
+    let begin = |client: &Client, long: std::time::Duration| {
+        world.delay_next("update", long);
+        let (mut client, id) = (client.clone(), id.clone());
+        tokio::spawn(async move { update(&mut client, &id, limits(0, 7000)).await })
+    };
+    let running = async |client: &mut Client| {
+        loop {
+            let request = StatusRequest { verbose: true };
+            let info = client.status(request).await.unwrap().into_inner().info;
+            if info["config"].contains("container.update.runtime") {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let updating = begin(&client, std::time::Duration::from_millis(200));
+    running(&mut client).await;
+    client.start_container(StartContainerRequest { container_id: id.clone() }).await.unwrap();
+    updating.await.unwrap().expect("the start came after it");
+    assert_eq!(told(&mut client, &id).await.1, 7000);
+
+    let updating = begin(&client, std::time::Duration::from_secs(25));
+    running(&mut client).await;
+    let stop = client.stop_container(StopContainerRequest { container_id: id.clone(), timeout: 0 });
+    tokio::time::timeout(std::time::Duration::from_secs(15), stop).await.expect("it does not wait").unwrap();
+    assert_eq!(updating.await.unwrap().unwrap_err().code(), Code::Aborted);
+    server.shutdown().await;
+}
+
+#[tokio::test]
 async fn what_a_pod_is_reckoned_to_need_is_kept() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start_mock(dir.path()).await.unwrap();

@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::model::{ContainerMeta, ContainerPhase, ContainerStatus};
 use crate::records::blocking;
 use crate::sandbox::status::nanoseconds;
+use crate::spec;
 use crate::store::Container;
 
 /// The status, and with `verbose` what tools read beside it.
@@ -77,8 +78,13 @@ async fn info(ctx: &Context, container: &Container) -> Result<HashMap<String, St
     let path = ctx.layout.container_dir(container.id()).join("config.json");
     // A container that is being removed may have lost it.
     let spec = blocking(move || Ok::<_, Error>(std::fs::read_to_string(path).ok())).await?;
-    let spec: serde_json::Value = spec.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+    let mut spec: serde_json::Value =
+        spec.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
     let status = container.status();
+    if let Some(updated) = &status.updated {
+        let can = ctx.probes.facts(&container.meta.handler);
+        spec::update::show(&mut spec, &updated.resources, ctx.node.facts(), &can);
+    }
     let pid = status
         .monitored
         .as_ref()

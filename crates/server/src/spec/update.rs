@@ -74,6 +74,27 @@ pub fn undo(
     Ok(document)
 }
 
+/// Puts limits into a written spec, which is as it was when the container was made: for who looks at it.
+pub fn show(
+    spec: &mut serde_json::Value,
+    limits: &v1::LinuxContainerResources,
+    facts: &NodeFacts,
+    handler: &HandlerFacts,
+) {
+    let Some(shown) = spec.pointer_mut("/linux/resources").and_then(|it| it.as_object_mut()) else { return };
+    let document = resources::limits(limits, facts, handler).and_then(|document| {
+        serde_json::to_value(document)
+            .map_err(|error| SpecError::invalid("linux.resources", error.to_string()))
+    });
+    let Ok(serde_json::Value::Object(document)) = document else { return };
+    for key in ["cpu", "memory", "hugepageLimits", "unified"] {
+        match document.get(key).filter(|value| !value.is_null()) {
+            Some(value) => shown.insert(key.to_owned(), value.clone()),
+            None => shown.remove(key),
+        };
+    }
+}
+
 /// The kernel's values for a cgroup that nobody has limited.
 const DEFAULT_PERIOD: i64 = 100_000;
 const DEFAULT_SHARES: i64 = 1024;
@@ -223,6 +244,17 @@ mod tests {
             "cpu": {"cpus": "0-1", "mems": "0"}, "unified": {"memory.high": "1", "memory.low": "2"},
         });
         assert_eq!(shown(&update.document), expected);
+    }
+
+    #[test]
+    fn a_spec_is_shown_with_the_limits_of_now() {
+        let mut spec =
+            json!({"linux": {"resources": {"devices": [1], "cpu": {"quota": 1}, "memory": {"limit": 1}}}});
+        show(&mut spec, &some(-1, 64 << 20, 0), &facts(), &HandlerFacts::default());
+        let limit = 64 << 20;
+        let expected = json!({"devices": [1], "memory": {"limit": limit, "swap": limit}});
+        assert_eq!(spec["linux"]["resources"], expected);
+        show(&mut json!({}), &some(1, 0, 0), &facts(), &HandlerFacts::default());
     }
 
     #[test]
