@@ -17,7 +17,7 @@ use hull_streaming::{
     AttachRequest, Config, Context, ExecRequest, ExitStatus, ForwardError, Handler, PortForwardRequest,
     PortStream, Request, Server, Stdio, Streams, relay,
 };
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 
 #[derive(Debug)]
 struct Echo;
@@ -52,8 +52,13 @@ impl Echo {
                 }
             },
             ("fill", _) => {
-                let count = word(1).parse().unwrap_or(0);
-                tokio::io::copy(&mut tokio::io::repeat(b'x').take(count), out).await?;
+                let mut count = word(1).parse().unwrap_or(0);
+                let data = vec![b'x'; 32 << 10];
+                while count > 0 {
+                    let part = data.len().min(count);
+                    out.write_all(&data[..part]).await?;
+                    count -= part;
+                }
             }
             ("size", _) => {
                 let Some(mut resizes) = resizes else { return Ok(ExitStatus::failed("no terminal")) };

@@ -20,7 +20,7 @@ use crate::ws::frame::WsError;
 const BLOCKED_FOR: Duration = Duration::from_secs(1);
 
 /// How often a client is told that we live while its own pings wait behind unread bytes. It gives up after 61 s.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
+const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 
 /// Why nothing more can be read from a client.
 #[derive(Debug, thiserror::Error)]

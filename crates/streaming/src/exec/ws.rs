@@ -137,10 +137,8 @@ impl WsWire {
         loop {
             match self.reader.next().await? {
                 Event::Part(part) => self.channels.part(part, self.reader.bytes()).await?,
-                // To our own close frame this is the answer; else the client leaves.
-                Event::Close if self.outputs.iter().all(Closer::is_closed) => {
-                    return Ok(Finish::Acknowledged);
-                }
+                // The client leaves, or answers our own close frame: then it has read everything, and the server
+                // is the one to close the connection.
                 Event::Close | Event::Eof => return Ok(Finish::Closed),
             }
         }

@@ -24,7 +24,7 @@ async fn status(method: &str, url: &str, headers: &str) -> u16 {
 
 #[tokio::test]
 async fn tokens_are_good_once_for_their_kind_and_time() {
-    let tested = start(|config| config.timeouts.token = Duration::from_millis(300)).await;
+    let tested = start(|config| config.timeouts.token = Duration::from_secs(3)).await;
     let spdy = spdy_headers(V4);
     let url = tested.exec("stdout", "exit 0");
     assert_eq!(status("POST", &url, &spdy).await, 101);
