@@ -15,16 +15,25 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use hull_cri_api::v1::ContainerState;
+use hull_cri_api::v1::{ContainerState, LinuxContainerResources, UpdateContainerResourcesRequest};
 use hull_tests::{Container, Cri, Daemon, Pod, Setup};
 use tokio::time::timeout;
 use tonic::Code;
 
 /// The calls of a life, in their order.
-const CALLS: [Call; 6] =
-    [Call::RunPod, Call::Create, Call::Start, Call::Stop, Call::RemoveContainer, Call::RemovePod];
+const CALLS: [Call; 7] = [
+    Call::RunPod,
+    Call::Create,
+    Call::Start,
+    Call::Update,
+    Call::Stop,
+    Call::RemoveContainer,
+    Call::RemovePod,
+];
 /// A point that is hit more often than this in one call is killed at its first hits only.
 const HITS: usize = 4;
+/// What the update sets: microseconds of each 100 ms.
+const QUOTA: i64 = 50_000;
 /// How long the daemon may take to die at a point that the call hits.
 const DEATH: Duration = Duration::from_secs(10);
 
@@ -33,6 +42,7 @@ enum Call {
     RunPod,
     Create,
     Start,
+    Update,
     Stop,
     RemoveContainer,
     RemovePod,
@@ -77,6 +87,15 @@ impl Life {
                     cri.start(&container_id).await.map_err(said("start"))?;
                 }
             }
+            Call::Update => {
+                let request = UpdateContainerResourcesRequest {
+                    container_id,
+                    linux: Some(LinuxContainerResources { cpu_quota: QUOTA, ..Default::default() }),
+                    ..Default::default()
+                };
+                let updated = cri.runtime.clone().update_container_resources(request).await;
+                updated.map(drop).map_err(said("update"))?;
+            }
             Call::Stop => cri.stop(&container_id, 2).await.map_err(said("stop"))?,
             Call::RemoveContainer => cri.remove(&container_id).await.map_err(said("remove container"))?,
             Call::RemovePod => {
@@ -93,7 +112,7 @@ impl Life {
         let containers = cri.containers().await.map_err(|status| format!("list containers: {status}"))?;
         let (pod_count, container_count) = match call {
             Call::RunPod | Call::RemoveContainer => (1, 0),
-            Call::Create | Call::Start | Call::Stop => (1, 1),
+            Call::Create | Call::Start | Call::Update | Call::Stop => (1, 1),
             Call::RemovePod => (0, 0),
         };
         if (pods.len(), containers.len()) != (pod_count, container_count) {
@@ -106,12 +125,19 @@ impl Life {
         let state = containers.first().map(|container| container.state);
         let expected = match call {
             Call::Create => Some(ContainerState::ContainerCreated as i32),
-            Call::Start => Some(ContainerState::ContainerRunning as i32),
+            Call::Start | Call::Update => Some(ContainerState::ContainerRunning as i32),
             Call::Stop => Some(ContainerState::ContainerExited as i32),
             _ => None,
         };
         if state != expected {
             return Err(format!("the container's state is {state:?}, not {expected:?}"));
+        }
+        if let (Call::Update | Call::Stop, Some(container)) = (call, containers.first()) {
+            let status = cri.container(&container.id).await.map_err(|status| status.to_string())?;
+            let quota = status.resources.and_then(|it| it.linux).map(|it| it.cpu_quota);
+            if quota != Some(QUOTA) {
+                return Err(format!("the cpu quota is told as {quota:?}, not {QUOTA}"));
+            }
         }
         Ok(())
     }
