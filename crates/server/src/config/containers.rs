@@ -17,6 +17,7 @@ pub(super) struct RawContainers {
     default_capabilities: Given<Vec<Capability>>,
     pids_limit: Given<Option<u32>>,
     log_size_max: Given<Option<u64>>,
+    apparmor_profile: Given<Option<String>>,
     ulimits: Given<Vec<Rlimit>>,
     shm_size: Given<u64>,
     cdi_spec_dirs: Given<Vec<PathBuf>>,
@@ -35,6 +36,7 @@ pub(super) fn read(section: &Section<'_>) -> Result<RawContainers, ConfigError> 
         "default_capabilities",
         "pids_limit",
         "log_size_max",
+        "apparmor_profile",
         "ulimits",
         "shm_size",
         "cdi_spec_dirs",
@@ -49,6 +51,7 @@ pub(super) fn read(section: &Section<'_>) -> Result<RawContainers, ConfigError> 
             -1 => Some(None),
             _ => u64::try_from(size).ok().filter(|size| *size >= LOG_SIZE_LEAST).map(Some),
         })?,
+        apparmor_profile: apparmor_profile(section)?,
         ulimits: ulimits(section)?,
         shm_size: section.integer("shm_size", SHM_SIZE, |size| {
             u64::try_from(size).ok().filter(|size| *size >= SHM_SIZE_LEAST)
@@ -70,10 +73,20 @@ pub(super) fn resolve(raw: RawContainers) -> ContainersConfig {
         default_capabilities: or(raw.default_capabilities, default.default_capabilities),
         pids_limit: or(raw.pids_limit, default.pids_limit),
         log_size_max: or(raw.log_size_max, default.log_size_max),
+        apparmor_profile: or(raw.apparmor_profile, default.apparmor_profile),
         ulimits: or(raw.ulimits, default.ulimits),
         shm_size: or(raw.shm_size, default.shm_size),
         cdi_spec_dirs: or(raw.cdi_spec_dirs, default.cdi_spec_dirs),
     }
+}
+
+fn apparmor_profile(section: &Section<'_>) -> Result<Given<Option<String>>, ConfigError> {
+    const KEY: &str = "apparmor_profile";
+    let Some(text) = section.string(KEY)? else { return Ok(None) };
+    if text.value.is_empty() || text.value.contains(char::is_control) {
+        return Err(section.quoted(KEY, &text, "must be the name of a profile that is loaded"));
+    }
+    Ok(Some(Found { value: Some(text.value), place: text.place }))
 }
 
 fn ulimits(section: &Section<'_>) -> Result<Given<Vec<Rlimit>>, ConfigError> {

@@ -142,6 +142,7 @@ impl Default for ContainersConfig {
             default_capabilities: CAPABILITIES.to_vec(),
             pids_limit: None,
             log_size_max: None,
+            apparmor_profile: None,
             ulimits: Vec::new(),
             shm_size: 64 << 20,
             cdi_spec_dirs: vec![PathBuf::from("/etc/cdi"), PathBuf::from("/var/run/cdi")],

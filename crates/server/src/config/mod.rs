@@ -232,6 +232,9 @@ pub struct ContainersConfig {
     pub pids_limit: Option<u32>,
     /// Bytes after which the monitor starts a log file anew; `None`: never, the kubelet rotates. Not set.
     pub log_size_max: Option<u64>,
+    /// The AppArmor profile, loaded on the node, of containers that ask for RuntimeDefault or for nothing; `None`:
+    /// the first are refused where AppArmor is enabled, the others unconfined. Not set.
+    pub apparmor_profile: Option<String>,
     /// Limits of every process, cut to what the daemon may set. Empty: those the daemon was started with.
     pub ulimits: Vec<Rlimit>,
     /// Bytes of a pod's `/dev/shm`. 64 MiB.

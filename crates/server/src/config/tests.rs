@@ -122,6 +122,7 @@ shutdown = "500ms"
 default_capabilities = ["CAP_KILL", "net_raw", "KILL"]
 pids_limit = 100
 log_size_max = 8192
+apparmor_profile = "node-default"
 ulimits = ["nofile=1024:65536", "core=unlimited"]
 shm_size = 8192
 cdi_spec_dirs = []
@@ -167,6 +168,7 @@ cdi_spec_dirs = []
     assert_eq!(config.containers.default_capabilities, [Capability::Kill, Capability::NetRaw]);
     assert_eq!(config.containers.pids_limit, Some(100));
     assert_eq!(config.containers.log_size_max, Some(8192));
+    assert_eq!(config.containers.apparmor_profile.as_deref(), Some("node-default"));
     let hard: Vec<u64> = config.containers.ulimits.iter().map(|it| it.hard).collect();
     assert_eq!(hard, [65536, u64::MAX]);
     assert_eq!((config.containers.shm_size, config.containers.cdi_spec_dirs.len()), (8192, 0));
@@ -224,6 +226,7 @@ fn bad_files_say_where_what_and_what_to_write() {
         ("[containers]\npids_limit = 0", "~/hull.toml:2:14: containers.pids_limit = 0: must be at least 1, or -1 for no limit"),
         ("[containers]\nulimits = [\"nofile=x\"]", "~/hull.toml:2:12: containers.ulimits = \"nofile=x\": is not of the form \"nofile=1024:65536\" or \"core=unlimited\""),
         ("[containers]\nulimits = [\"core=0\", \"core=1\"]", "~/hull.toml:2:22: containers.ulimits = \"core=1\": is the second one of its kind"),
+        ("[containers]\napparmor_profile = \"\"", "~/hull.toml:2:20: containers.apparmor_profile = \"\": must be the name of a profile that is loaded"),
         ("[containers]\nshm_size = 1", "~/hull.toml:2:12: containers.shm_size = 1: must be at least 4096 bytes"),
         ("[containers]\ncdi_spec_dirs = [\"cdi\"]", "~/hull.toml:2:18: containers.cdi_spec_dirs = \"cdi\": must be an absolute path"),
         ("[containers]\nlog_size_max = 10", "~/hull.toml:2:16: containers.log_size_max = 10: must be at least 8192 bytes, or -1 for no limit"),
@@ -340,7 +343,7 @@ proptest! {
 
     #[test]
     fn any_key_with_any_value_never_panics(
-        key in "(root|run_root|listen|log_level|(runtime|network|images|streaming|timeouts|containers)(\\.(default|handlers|conmon|backend|exclusive|cni_conf_template|cni_bin_dirs|bridge|name|subnets|mtu|pinned|address|port|create|pids_limit|log_size_max|default_capabilities|ulimits|shm_size|cdi_spec_dirs)){0,2})",
+        key in "(root|run_root|listen|log_level|(runtime|network|images|streaming|timeouts|containers)(\\.(default|handlers|conmon|backend|exclusive|cni_conf_template|cni_bin_dirs|bridge|name|subnets|mtu|pinned|address|port|create|pids_limit|log_size_max|default_capabilities|apparmor_profile|ulimits|shm_size|cdi_spec_dirs)){0,2})",
         value in any_toml_value(),
     ) {
         let path = std::path::Path::new("/x.toml");

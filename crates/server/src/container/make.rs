@@ -219,6 +219,7 @@ async fn spec_of(
             devices: &devices,
             cdi: cdi.as_ref(),
             seccomp_localhost: profile.as_ref(),
+            apparmor_default: ctx.config.containers.apparmor_profile.as_deref(),
             default_capabilities: &ctx.config.containers.default_capabilities,
             rlimits: &ctx.rlimits,
             pids_limit: ctx.config.containers.pids_limit,

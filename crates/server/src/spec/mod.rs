@@ -14,6 +14,7 @@
 //! [`generate`] reads nothing but its input, so every rule is tested as a table. A request that
 //! cannot be honoured is refused by name ([`SpecError::Unsupported`]), never half honoured.
 
+mod apparmor;
 pub mod capabilities;
 pub mod cdi;
 pub mod devices;
@@ -97,6 +98,8 @@ pub struct SpecInput<'a> {
     pub cdi: Option<&'a cdi::Edits>,
     /// The parsed document of a Localhost seccomp profile; demanded when [`seccomp::localhost_path`] names one.
     pub seccomp_localhost: Option<&'a seccomp::LocalhostProfile>,
+    /// The AppArmor profile of containers that do not name one.
+    pub apparmor_default: Option<&'a str>,
     /// Capabilities before the container's own adds and drops.
     pub default_capabilities: &'a [Capability],
     /// Limits of its processes, from [`rlimits::within_reach`].

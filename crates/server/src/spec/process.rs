@@ -5,7 +5,7 @@ use std::path::{Component, PathBuf};
 
 use oci_spec::runtime::{LinuxCapabilities, Process, Spec, User};
 
-use super::{NodeFacts, SpecError, SpecInput, env, rlimits, security_context, unsupported};
+use super::{NodeFacts, SpecError, SpecInput, apparmor, env, rlimits, security_context};
 
 /// The container's process.
 pub(super) fn container_process(
@@ -29,7 +29,7 @@ pub(super) fn container_process(
         .set_env(Some(env::build(&image.env, input.hostname, container.tty, &container.envs)?))
         .set_capabilities(Some(capabilities))
         .set_no_new_privileges(Some(security.is_some_and(|it| it.no_new_privs)))
-        .set_apparmor_profile(unsupported::apparmor_profile(input)?)
+        .set_apparmor_profile(apparmor::profile(input)?)
         .set_rlimits(rlimits::of_process(input.rlimits)?)
         .set_oom_score_adj(Some(oom_score_adj(resources.map_or(0, |it| it.oom_score_adj), input.facts)?));
     Ok(process)

@@ -103,6 +103,7 @@ impl Fixture {
             devices: &[],
             cdi: None,
             seccomp_localhost: None,
+            apparmor_default: None,
             default_capabilities: &[Capability::Chown],
             rlimits: &[],
             pids_limit: None,

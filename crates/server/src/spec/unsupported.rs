@@ -2,7 +2,6 @@
 //! What Hull does not do yet, refused by name before anything is built.
 
 use hull_cri_api::v1;
-use v1::security_profile::ProfileType;
 
 use super::{SpecError, SpecInput, sandbox_security_context, security_context};
 
@@ -49,45 +48,4 @@ fn selinux(input: &SpecInput<'_>) -> Result<(), SpecError> {
         return Err(SpecError::unsupported("linux.security_context.selinux_options", reason));
     }
     Ok(())
-}
-
-/// `process.apparmorProfile`. Runtimes fail on a name where AppArmor is off, so there none is given.
-pub(super) fn apparmor_profile(input: &SpecInput<'_>) -> Result<Option<String>, SpecError> {
-    const FIELD: &str = "linux.security_context.apparmor";
-    let Some(security) = security_context(input.container) else { return Ok(None) };
-    if security.privileged {
-        return Ok(None);
-    }
-    let (kind, reference) = match &security.apparmor {
-        Some(profile) => match ProfileType::try_from(profile.profile_type) {
-            Ok(kind) => (kind, profile.localhost_ref.as_str()),
-            Err(_) => {
-                let problem = format!("unknown profile type {}", profile.profile_type);
-                return Err(SpecError::invalid(FIELD, problem));
-            }
-        },
-        None => match security.apparmor_profile.as_str() {
-            "" | "unconfined" => (ProfileType::Unconfined, ""),
-            "runtime/default" => (ProfileType::RuntimeDefault, ""),
-            other => (ProfileType::Localhost, other),
-        },
-    };
-    match kind {
-        ProfileType::Unconfined => Ok(None),
-        ProfileType::RuntimeDefault if !input.facts.apparmor => Ok(None),
-        ProfileType::RuntimeDefault => Err(SpecError::unsupported(
-            FIELD,
-            "RuntimeDefault: Hull has no AppArmor profile of its own yet; load one and name it with type Localhost",
-        )),
-        ProfileType::Localhost if !input.facts.apparmor => {
-            Err(SpecError::unsupported(FIELD, format!("{reference:?}: AppArmor is not enabled on this node")))
-        }
-        ProfileType::Localhost => {
-            let name = reference.strip_prefix("localhost/").unwrap_or(reference);
-            if name.is_empty() {
-                return Err(SpecError::invalid(FIELD, "type Localhost needs a profile's name"));
-            }
-            Ok(Some(name.to_owned()))
-        }
-    }
 }
