@@ -7,24 +7,28 @@ use anyhow::{Context, Result};
 use hull_server::config::Config;
 use hull_server::{Server, memory};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// More threads than this only cost memory: the daemon waits far more than it computes.
 const MOST_WORKERS: usize = 4;
+/// How long a thread for blocking work waits for more: its stack is memory too.
+const KEEP_THREADS: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// Serves until SIGTERM or SIGINT.
 pub(crate) fn serve(file: Option<PathBuf>, backend: Option<&str>, dir: Option<PathBuf>) -> Result<()> {
     memory::limit_arenas();
     let config = config(file, backend, dir)?;
-    let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new(directives(config.log_level.as_str())));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
+    tracing_subscriber::registry().with(filter(config.log_level.as_str())?).with(log).init();
     hull_process::raise_nofile_limit().context("raise the limit of open files")?;
     let workers = std::thread::available_parallelism().map_or(2, usize::from).min(MOST_WORKERS);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers)
         .thread_stack_size(1 << 20)
         .max_blocking_threads(64)
+        .thread_keep_alive(KEEP_THREADS)
         .enable_all()
         .build()
         .context("start the async runtime")?;
@@ -65,7 +69,12 @@ async fn run(config: Config) -> Result<()> {
     Ok(())
 }
 
-/// Our own crates at the wanted level; the libraries below say every frame at `debug`.
-fn directives(level: &str) -> String {
-    format!("{level},h2=warn,hyper=warn,tower=warn,tonic=warn")
+/// What `RUST_LOG` says (`debug,h2=info`), else our own crates at the wanted level: the libraries below say every frame at `debug`.
+fn filter(level: &str) -> Result<Targets> {
+    match std::env::var("RUST_LOG") {
+        Ok(directives) if !directives.is_empty() => {
+            directives.parse().with_context(|| format!("RUST_LOG={directives:?}"))
+        }
+        _ => format!("{level},h2=warn,hyper=warn,tower=warn,tonic=warn").parse().context("log_level"),
+    }
 }
