@@ -626,3 +626,23 @@ async fn streamed_lists_say_what_the_lists_say() {
     let refused = image.stream_images(StreamImagesRequest { filter: Some(wrong) }).await.unwrap_err();
     assert_eq!(refused.code(), Code::InvalidArgument);
 }
+
+#[tokio::test]
+async fn a_directory_whose_record_a_power_cut_took_goes_at_the_next_start() {
+    let mut daemon = Setup::mock().start().await;
+    let cri = daemon.cri().await;
+    let (_, pod, kept) = running(&daemon, &cri, "kept").await;
+    let lost = "0123456789abcdef".repeat(4);
+    let dir = daemon.root().join("containers").join(&lost);
+    std::fs::create_dir_all(dir.join("bundle/deep")).unwrap();
+    daemon.kill9().await;
+    // What a file system may make of a file that was renamed, but not written, before the power went.
+    let torn = daemon.records("sandboxes").join(format!("{lost}.json"));
+    std::fs::write(&torn, "").unwrap();
+    daemon.start().await;
+    let cri = daemon.cri().await;
+    assert!(!dir.exists() && !torn.exists());
+    assert!(daemon.root().join("containers").join(&kept).exists());
+    assert_eq!(cri.container(&kept).await.unwrap().state, ContainerState::ContainerRunning as i32);
+    cri.remove_pod(&pod).await.unwrap();
+}

@@ -66,7 +66,7 @@ impl Fixture for Simulated {
     }
     async fn kill(&self, id: &str, signal: i32) {
         self.runtime
-            .kill(&KillRequest { id: id.to_owned(), signal, target: KillTarget::Init })
+            .kill(&KillRequest { id: id.to_owned(), signal, target: KillTarget::Init, process: None })
             .await
             .unwrap();
     }

@@ -8,7 +8,9 @@
 //! ```
 //! Layers are given one by one (`lowerdir+`, Linux 6.8); before that in one string, which is a page long: when
 //! their paths do not fit, descriptors in `/proc/self/fd` stand for them. `index=off` so that an upper directory
-//! may be copied or restored. Propagation is left as the parent's: the runtime makes its own.
+//! may be copied or restored. Propagation is left as the parent's: the runtime makes its own. `volatile`, because
+//! otherwise each unmount waits until the whole file system below is written back: what a container writes into its root
+//! survives the daemon, not a power cut, after which nobody mounts that root again (ADR 0010).
 
 pub(crate) mod mount;
 
@@ -63,6 +65,7 @@ pub(crate) fn prepare(mount: &Mount<'_>) -> Result<PathBuf> {
         make_dir(&mount.dir.join(name), mode, false)?;
     }
     copy_root_attributes(&lowers[0], &mount.dir.join(UPPER))?;
+    forget_volatile(&mount.dir.join(WORK))?;
     failpoint!("image-store.root.mount").map_err(io_error("mount", &merged))?;
     mount::overlay(&lowers, mount.dir)?;
     Ok(merged)
@@ -82,6 +85,13 @@ fn effective(mount: &Mount<'_>) -> Result<Vec<PathBuf>> {
         }
     }
     Ok(lowers)
+}
+
+/// The mark of an earlier volatile mount, with which the kernel refuses another: a power cut may have torn what was written.
+/// Here nothing was: a root that is prepared again is one whose making was interrupted, before its container ran.
+fn forget_volatile(work: &Path) -> Result<()> {
+    let mark = work.join("work/incompat");
+    tree::remove(&mark)
 }
 
 fn make_dir(path: &Path, mode: u32, recursive: bool) -> Result<()> {

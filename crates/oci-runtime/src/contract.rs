@@ -250,7 +250,7 @@ impl Case<'_> {
     }
 
     async fn kill(&self, id: &str, signal: i32, target: KillTarget) -> Result<()> {
-        self.runtime().kill(&KillRequest { id: id.to_owned(), signal, target }).await
+        self.runtime().kill(&KillRequest { id: id.to_owned(), signal, target, process: None }).await
     }
 
     async fn delete(&self, id: &str, force: bool) -> Result<()> {

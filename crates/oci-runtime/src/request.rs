@@ -56,6 +56,9 @@ pub struct KillRequest {
     pub signal: i32,
     /// Whom to signal.
     pub target: KillTarget,
+    /// The container's first process, where the caller knows it: a backend whose containers are processes of this
+    /// machine signals it itself, without running a program. Means nothing for [`KillTarget::All`].
+    pub process: Option<hull_process::ProcessId>,
 }
 
 /// What to delete.

@@ -1,9 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The daemon's records on disk: `<root>/records/{sandboxes,containers,attachments}/ID.json`.
+//!
+//! All are written whole before the caller hears success. An attachment also survives a power cut: what network
+//! plugins keep of it outlives the boot, and only the record knows how to give it back. Of a pod or container nothing
+//! lives on after a power cut but directories, which the next start finds by themselves: its record is left to the
+//! kernel to write back (ADR 0010).
 
 use std::path::{Path, PathBuf};
 
-use hull_record::{Quarantined, RecordStore};
+use hull_record::{Durability, Quarantined, RecordStore};
 use serde::Serialize;
 
 use crate::error::{Error, Result};
@@ -36,8 +41,8 @@ impl Records {
             RecordStore::open(root.join("records").join(dir), quarantine.clone(), kind, RECORD_VERSION)
         };
         Ok(Self {
-            sandboxes: open("sandboxes", "sandbox")?,
-            containers: open("containers", "container")?,
+            sandboxes: open("sandboxes", "sandbox")?.with_durability(Durability::Process),
+            containers: open("containers", "container")?.with_durability(Durability::Process),
             attachments: open("attachments", "attachment")?,
             quarantine,
         })

@@ -13,7 +13,10 @@
 //! container created, but the runtime says running -> running (its start was not recorded)
 //! attachment without a pod   -> released
 //! network has more than that -> collected, in the background
+//! directory without a record -> deleted
 //! ```
+
+mod orphans;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -44,9 +47,11 @@ pub(crate) async fn recover(ctx: &Context) -> Result<()> {
     }
     let AllRecords { sandboxes, containers, attachments, .. } = all;
     let known: Vec<Attachment> = attachments.iter().map(|record| record.attachment.clone()).collect();
+    let known_containers: Vec<String> = containers.iter().map(|record| record.meta.id.clone()).collect();
     side_by_side(ctx, containers, container_record).await;
     side_by_side(ctx, sandboxes, sandbox_record).await;
     side_by_side(ctx, attachments, attachment_record).await;
+    orphans::delete(ctx, &known_containers).await;
     ctx.tasks.spawn(collect_network_garbage(ctx.clone(), known));
     Ok(())
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, RwLock};
 
-use hull_record::{Quarantined, RecordStore};
+use hull_record::{Durability, Quarantined, RecordStore};
 
 use super::flight::Flights;
 use super::layers::{LayerInfo, LayerTable};
@@ -27,7 +27,8 @@ pub(super) fn open(config: LocalConfig) -> Result<Inner> {
         |dir: &str, kind| RecordStore::open(config.root.join(dir), &config.quarantine, kind, VERSION);
     let mut inner = Inner {
         images: records("images", "image")?,
-        leases: records("leases", "lease")?,
+        // A root that outlives a power cut is mounted by nobody any more.
+        leases: records("leases", "lease")?.with_durability(Durability::Process),
         layer_records: records("layer-records", "layer")?,
         quarantined: Vec::new(),
         catalog: RwLock::new(Arc::new(Catalog::default())),

@@ -88,6 +88,8 @@ fn with_fsopen(lowers: &[PathBuf], dir: &Path) -> std::result::Result<(), Attemp
     }
     // Not on kernels built without it: there it is off.
     let _ = set(fs.as_fd(), "index", b"off");
+    // Not before 5.10: there an unmount writes back the file system below.
+    let _ = rustix::mount::fsconfig_set_flag(fs.as_fd(), "volatile");
     let _ = set(fs.as_fd(), "source", b"hull");
     rustix::mount::fsconfig_create(fs.as_fd()).map_err(|error| failed(explained(fs.as_fd(), error)))?;
     let mount = rustix::mount::fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
@@ -190,14 +192,18 @@ fn mount_with(options: &[u8], dir: &Path) -> io::Result<()> {
         )?;
         Ok(())
     };
-    let with_index = [options, b",index=off"].concat();
-    if with_index.len() > MAX_OPTIONS {
-        return mount(options);
+    // An older kernel does not know the one or the other.
+    for wished in [&b",index=off,volatile"[..], b",index=off"] {
+        let all = [options, wished].concat();
+        if all.len() > MAX_OPTIONS {
+            continue;
+        }
+        match mount(&all) {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
+            mounted => return mounted,
+        }
     }
-    match mount(&with_index) {
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => mount(options),
-        mounted => mounted,
-    }
+    mount(options)
 }
 
 #[cfg(test)]

@@ -27,6 +27,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use hull_cgroups::{Cgroups, ExecScope, Mode};
+use hull_failpoint::failpoint_async;
+use hull_process::{Pidfd, ProcessId};
 use serde_json::Value;
 
 pub use crun::CrunRuntime;
@@ -193,6 +195,21 @@ impl<F: Flavor> CliRuntime<F> {
         answer::pids(&text).map_err(|detail| self.runner.garbled("ps", detail))
     }
 
+    /// What `kill` does for the first process: the same signal to the same process, and no other that has its number by now.
+    async fn signal(&self, id: &str, process: ProcessId, signal: i32) -> Result<()> {
+        failpoint_async!("runtime.kill.signal").map_err(|source| Error::Io {
+            operation: "kill",
+            context: format!("signal process {}", process.pid),
+            source,
+        })?;
+        let failed = |error| self.runner.process_error("kill", error);
+        let sent = match Pidfd::open(process).map_err(failed)? {
+            Some(held) => held.send_signal(signal).map_err(failed)?,
+            None => false,
+        };
+        if sent { Ok(()) } else { Err(wrong_state(id, "kill", RuntimeStatus::Stopped)) }
+    }
+
     /// For programs that do not refuse by themselves: the status must be one of these.
     async fn expect(&self, id: &str, operation: &'static str, allowed: &[RuntimeStatus]) -> Result<()> {
         if self.flavor.refuses_wrong_state() {
@@ -255,9 +272,10 @@ impl<F: Flavor> OciRuntime for CliRuntime<F> {
     async fn kill(&self, request: &KillRequest) -> Result<()> {
         let id = request.id.as_str();
         let mut call = Call::new("kill", id, self.deadlines().kill);
-        match request.target {
-            KillTarget::Init => self.expect(id, "kill", ALIVE).await?,
-            KillTarget::All => {
+        match (request.target, request.process) {
+            (KillTarget::Init, Some(process)) => return self.signal(id, process, request.signal).await,
+            (KillTarget::Init, None) => self.expect(id, "kill", ALIVE).await?,
+            (KillTarget::All, _) => {
                 // Both programs answer `kill --all` of an ended container with success. It is not
                 // over while something of it lives (a shared pid namespace outlives its first process).
                 let state = self.read_state(id).await?;

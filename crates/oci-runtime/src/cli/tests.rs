@@ -68,7 +68,7 @@ const MISSING: (i32, &str, &str) = (1, "", r#"{"level":"error","msg":"container 
 const OK: (i32, &str, &str) = (0, "", "");
 
 fn kill(target: KillTarget) -> KillRequest {
-    KillRequest { id: "a".to_owned(), signal: 15, target }
+    KillRequest { id: "a".to_owned(), signal: 15, target, process: None }
 }
 
 fn update(resources: serde_json::Value) -> UpdateRequest {
@@ -114,6 +114,23 @@ async fn builds_the_command_line_of_each_verb() {
         "checkpoint --image-path /i --work-path /w --leave-running a",
     ];
     assert_eq!(script.lines(), expected);
+}
+
+#[tokio::test]
+async fn a_known_process_is_signalled_without_a_program() {
+    let (runtime, script) = scripted::<Crun>(&[]);
+    let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+    let process = ProcessId::of(child.id().cast_signed()).unwrap();
+    // Another process has the number by now: it must not be hit.
+    let stale = ProcessId { start_time: process.start_time + 1, ..process };
+    let at = |process| KillRequest { process: Some(process), ..kill(KillTarget::Init) };
+    assert!(matches!(runtime.kill(&at(stale)).await, Err(Error::InvalidState { .. })));
+    assert!(child.try_wait().unwrap().is_none());
+    runtime.kill(&at(process)).await.unwrap();
+    let status = child.wait().unwrap();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(15));
+    assert!(matches!(runtime.kill(&at(process)).await, Err(Error::InvalidState { .. })), "it is gone");
+    assert_eq!(script.lines(), Vec::<String>::new());
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ fn bundle(dir: &Path, annotations: &[(&str, &str)]) -> PathBuf {
 }
 
 fn kill(id: &str, signal: i32) -> KillRequest {
-    KillRequest { id: id.to_owned(), signal, target: KillTarget::Init }
+    KillRequest { id: id.to_owned(), signal, target: KillTarget::Init, process: None }
 }
 
 fn delete(id: &str, force: bool) -> DeleteRequest {

@@ -105,7 +105,8 @@ async fn run(ctx: &Context, container: &Arc<Container>, operation: &Operation) -
 async fn fail(ctx: &Context, container: &Arc<Container>, handler: &Handler, at: SystemTime, error: &Error) {
     let message = chain(error);
     let patience = ctx.config.timeouts.stop_extra;
-    let kill = KillRequest { id: container.id().to_owned(), signal: 9, target: KillTarget::All };
+    let kill =
+        KillRequest { id: container.id().to_owned(), signal: 9, target: KillTarget::All, process: None };
     // "Already gone" is what we want; a runtime that hangs is what the cgroup is for.
     let _ = handler.runtime.kill(&kill).await;
     let _ = ctx.node.kill_cgroup(&container.meta.cgroup, patience).await;

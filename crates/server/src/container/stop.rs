@@ -152,7 +152,8 @@ async fn leftovers(ctx: &Context, container: &Arc<Container>, operation: &Operat
 /// Sends a signal; "already gone" is a success.
 async fn send(ctx: &Context, container: &Container, signal: i32, target: KillTarget) -> Result<()> {
     let (_, handler) = ctx.handler(RPC, &container.meta.handler)?;
-    let kill = KillRequest { id: container.id().to_owned(), signal, target };
+    let process = container.status().monitored.as_ref().map(|monitored| monitored.process.into());
+    let kill = KillRequest { id: container.id().to_owned(), signal, target, process };
     match handler.runtime.kill(&kill).await {
         Ok(()) | Err(RuntimeError::NotFound { .. } | RuntimeError::InvalidState { .. }) => Ok(()),
         Err(error) => Err(error.into()),

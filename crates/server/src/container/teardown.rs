@@ -3,11 +3,13 @@
 //! same code serves remove, the undo of a failed create, and a start after a crash. Every step runs;
 //! every failure is reported. Nothing that is still populated is deleted: it is killed first.
 
-use hull_oci_runtime::DeleteRequest;
+use std::sync::Arc;
+
+use hull_oci_runtime::{DeleteRequest, OciRuntime};
 
 use crate::context::{Context, Failures, UNDO_DEADLINE};
 use crate::error::{Error, Result};
-use crate::model::ContainerMeta;
+use crate::model::{ContainerMeta, ContainerPhase, ContainerStatus};
 use crate::node::remove_tree;
 use crate::records::blocking;
 use crate::store::Container;
@@ -32,12 +34,19 @@ pub(crate) async fn by_meta(ctx: &Context, meta: &ContainerMeta) -> Result<()> {
 
 async fn things(ctx: &Context, meta: &ContainerMeta) -> Result<()> {
     let mut failures = Failures::default();
-    failures.note(processes(ctx, meta).await);
-    for mount in &meta.image_mounts {
-        let dir = ctx.layout.image_mount(&meta.id, mount.index);
-        failures.note(ctx.images.remove_root(&dir).await);
+    if ctx.node.is_populated(&meta.cgroup) {
+        failures.note(ctx.node.kill_cgroup(&meta.cgroup, UNDO_DEADLINE).await);
     }
-    failures.note(ctx.images.remove_root(&ctx.layout.container_dir(&meta.id)).await);
+    let status = ctx.store.container_exact(&meta.id).map(|container| container.status());
+    if status.as_ref().is_some_and(|status| status.phase == ContainerPhase::Exited) {
+        // Nothing works on its root any more; neither side looks at what the other takes away.
+        let (programs, roots) = tokio::join!(programs(ctx, meta, status), roots(ctx, meta));
+        failures.note(programs);
+        failures.note(roots);
+    } else {
+        failures.note(programs(ctx, meta, status).await);
+        failures.note(roots(ctx, meta).await);
+    }
     for cgroup in [&meta.cgroup, &meta.monitor_cgroup] {
         failures.note(remove_cgroup(ctx, cgroup).await);
     }
@@ -55,24 +64,44 @@ async fn things(ctx: &Context, meta: &ContainerMeta) -> Result<()> {
     failures.into_result(RPC, &meta.id)
 }
 
-/// Ends what lives, then has runtime and monitor forget it.
-async fn processes(ctx: &Context, meta: &ContainerMeta) -> Result<()> {
+/// Unmounts and deletes the container's root and its image volumes.
+async fn roots(ctx: &Context, meta: &ContainerMeta) -> Result<()> {
     let mut failures = Failures::default();
-    if ctx.node.is_populated(&meta.cgroup) {
-        failures.note(ctx.node.kill_cgroup(&meta.cgroup, UNDO_DEADLINE).await);
+    for mount in &meta.image_mounts {
+        let dir = ctx.layout.image_mount(&meta.id, mount.index);
+        failures.note(ctx.images.remove_root(&dir).await);
     }
+    failures.note(ctx.images.remove_root(&ctx.layout.container_dir(&meta.id)).await);
+    failures.into_result(RPC, &meta.id)
+}
+
+/// Has runtime and monitor forget it.
+async fn programs(ctx: &Context, meta: &ContainerMeta, status: Option<Arc<ContainerStatus>>) -> Result<()> {
+    let mut failures = Failures::default();
     // A handler that was configured away leaves its state directory to its owner.
     if let Ok((_, handler)) = ctx.handler(RPC, &meta.handler) {
-        let delete = DeleteRequest { id: meta.id.clone(), force: true };
-        let monitored = ctx.store.container_exact(&meta.id).and_then(|c| c.status().monitored.clone());
+        let monitored = status.as_ref().and_then(|status| status.monitored.clone());
         if monitored.is_none() {
             // A create of a dead daemon may still go on: its monitor ends before the runtime forgets.
             failures.note(handler.monitor.remove(&meta.id, None).await);
         }
-        failures.note(handler.runtime.delete(&delete).await);
+        let has_exited = status.is_some_and(|status| status.phase == ContainerPhase::Exited);
+        failures.note(forget(handler.runtime.as_ref(), &meta.id, has_exited).await);
         failures.note(handler.monitor.remove(&meta.id, monitored.as_ref()).await);
     }
     failures.into_result(RPC, &meta.id)
+}
+
+/// An exit that was observed need not be asked for again: one run of the runtime less.
+async fn forget(runtime: &dyn OciRuntime, id: &str, has_exited: bool) -> hull_oci_runtime::Result<()> {
+    let delete = |force| DeleteRequest { id: id.to_owned(), force };
+    if has_exited {
+        match runtime.delete(&delete(false)).await {
+            Ok(()) | Err(hull_oci_runtime::Error::NotFound { .. }) => return Ok(()),
+            Err(error) => tracing::debug!(container = id, %error, "not deleted at once: by force"),
+        }
+    }
+    runtime.delete(&delete(true)).await
 }
 
 async fn remove_cgroup(ctx: &Context, cgroup: &std::path::Path) -> Result<()> {

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Directories of containers that no record knows: a power cut took the record's last state with it, or its first.
+//!
+//! After a power cut nothing is mounted, so a directory below which something is mounted belongs to a container
+//! that lives: its record is in quarantine, and it is left alone.
+
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use crate::context::Context;
+use crate::error::{Error, Result, chain};
+use crate::node::remove_tree;
+use crate::records::blocking;
+
+/// Deletes them; one that cannot be deleted is told and tried again at the next start.
+pub(super) async fn delete(ctx: &Context, known: &[String]) {
+    let (layout, known) = (ctx.layout.clone(), known.to_vec());
+    let found = blocking(move || {
+        let dir = layout.root.join("containers");
+        find(&dir, &known).map_err(|e| Error::io(format!("list {}", dir.display()), e))
+    });
+    match found.await {
+        Ok(orphans) => {
+            for dir in orphans {
+                match delete_one(ctx, &dir).await {
+                    Ok(()) => {
+                        tracing::warn!(dir = %dir.display(), "deleted a container's directory without a record")
+                    }
+                    Err(error) => {
+                        tracing::warn!(dir = %dir.display(), error = %chain(&error), "a container's directory without a record stays");
+                    }
+                }
+            }
+        }
+        Err(error) => tracing::warn!(error = %chain(&error), "cannot look for directories without a record"),
+    }
+}
+
+async fn delete_one(ctx: &Context, dir: &Path) -> Result<()> {
+    let volumes = dir.join("volumes");
+    for root in entries(&volumes).unwrap_or_default() {
+        ctx.images.remove_root(&root).await?;
+    }
+    ctx.images.remove_root(dir).await?;
+    let dir = dir.to_owned();
+    blocking(move || {
+        hull_failpoint::failpoint!("recovery.orphan.delete")
+            .and_then(|()| remove_tree(&dir))
+            .map_err(|e| Error::io(format!("remove {}", dir.display()), e))
+    })
+    .await
+}
+
+fn find(dir: &Path, known: &[String]) -> std::io::Result<Vec<PathBuf>> {
+    let mut found = entries(dir)?;
+    found.retain(|path| path.file_name().is_some_and(|name| !known.iter().any(|id| name == id.as_str())));
+    if found.is_empty() {
+        return Ok(found);
+    }
+    let mounts = fs::read("/proc/self/mountinfo")?;
+    found.retain(|path| !is_mounted_below(&mounts, path));
+    Ok(found)
+}
+
+fn entries(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
+    fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect()
+}
+
+/// Whether a mount point of mountinfo (proc(5): the fifth field) is in the directory. The paths' ids are hexadecimal, and
+/// what is escaped above them is escaped here as well.
+fn is_mounted_below(mountinfo: &[u8], dir: &Path) -> bool {
+    let mut wanted = Vec::new();
+    for byte in dir.as_os_str().as_bytes() {
+        match byte {
+            b' ' | b'\t' | b'\n' | b'\\' => wanted.extend(format!("\\{byte:03o}").bytes()),
+            byte => wanted.push(*byte),
+        }
+    }
+    wanted.push(b'/');
+    mountinfo
+        .split(|byte| *byte == b'\n')
+        .filter_map(|line| line.split(|byte| *byte == b' ').nth(4))
+        .any(|point| point.starts_with(&wanted))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_mounted_is_not_deleted() {
+        let mounts =
+            b"1 2 0:3 / / rw - ext4 a b\n4 1 0:5 / /r/my\\040root/containers/aa/merged rw - overlay x y\n";
+        assert!(is_mounted_below(mounts, Path::new("/r/my root/containers/aa")));
+        assert!(!is_mounted_below(mounts, Path::new("/r/my root/containers/a")));
+        assert!(!is_mounted_below(mounts, Path::new("/r/containers/aa")));
+    }
+
+    #[test]
+    fn only_unknown_directories_are_found() {
+        let dir = tempfile::tempdir().unwrap();
+        for id in ["aa", "bb"] {
+            fs::create_dir(dir.path().join(id)).unwrap();
+        }
+        assert_eq!(find(dir.path(), &["aa".to_owned()]).unwrap(), [dir.path().join("bb")]);
+        assert_eq!(find(dir.path(), &["aa".to_owned(), "bb".to_owned()]).unwrap(), Vec::<PathBuf>::new());
+    }
+}
