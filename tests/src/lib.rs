@@ -36,6 +36,7 @@ pub mod images;
 mod pods;
 mod programs;
 pub mod runtimes;
+pub mod standins;
 
 use std::io::Write;
 
