@@ -115,7 +115,9 @@ impl Census {
             if status.lines().any(|line| line.starts_with("State:\tZ")) {
                 continue;
             }
-            if ["conmon", "hull", "runc", "crun", "crictl", "crictl-lite"].contains(&name) {
+            let ours =
+                ["conmon", "hull", "runc", "crun", "crictl", "crictl-lite", "critest", "docker-registry"];
+            if ours.contains(&name) {
                 let pid = entry.file_name();
                 let arguments = fs::read(dir.join("cmdline")).unwrap_or_default();
                 let arguments = String::from_utf8_lossy(&arguments).replace('\0', " ");

@@ -8,18 +8,28 @@ use anyhow::{Context, Result, bail};
 
 use crate::run;
 
-/// What must be there, and the Debian package that brings it.
-const NEEDED: [(Need, &str); 10] = [
+/// What must be there for every command, and the Debian package that brings it.
+const NEEDED: [(Need, &str); 12] = [
     (Need::Program("runc"), "runc"),
     (Need::Program("crun"), "crun"),
     (Need::Program("conmon"), "conmon"),
     (Need::CniPlugins, "containernetworking-plugins"),
     (Need::StaticBusybox, "busybox-static"),
     (Need::Program("iptables"), "iptables"),
+    (Need::Program("nft"), "nftables"),
+    (Need::Program("docker-registry"), "docker-registry"),
     (Need::Program("ip"), "iproute2"),
     (Need::Program("setpriv"), "util-linux"),
     (Need::Program("mount"), "mount"),
     (Need::Program("cc"), "gcc"),
+];
+
+/// What critest and its images need beside that.
+const CONFORMANCE: [(Need, &str); 4] = [
+    (Need::Program("nginx"), "nginx-light"),
+    (Need::Program("ipcmk"), "util-linux"),
+    (Need::Program("ldd"), "libc-bin"),
+    (Need::StaticLibc, "libc6-dev"),
 ];
 
 #[derive(Debug, Clone, Copy)]
@@ -27,6 +37,7 @@ enum Need {
     Program(&'static str),
     CniPlugins,
     StaticBusybox,
+    StaticLibc,
 }
 
 impl Need {
@@ -35,6 +46,7 @@ impl Need {
             Self::Program(name) => run::which(name).is_some(),
             Self::CniPlugins => cni_bin_dir().is_some(),
             Self::StaticBusybox => busybox_is_static(Path::new("/bin/busybox")),
+            Self::StaticLibc => can_link_statically(),
         }
     }
 }
@@ -85,16 +97,32 @@ fn needs_loader(bytes: &[u8]) -> Option<bool> {
     Some(false)
 }
 
-/// Brings what is missing.
+/// The compiler knows where it would find the archive; one that it does not find it names bare.
+fn can_link_statically() -> bool {
+    run::capture(Command::new("cc").arg("-print-file-name=libc.a")).is_ok_and(|path| path.contains('/'))
+}
+
+/// Brings what is missing of what every command needs.
 ///
 /// Fails when something is missing and we are not root, or there is no apt-get, naming the packages.
 pub(crate) fn missing_packages() -> Result<()> {
-    let missing: Vec<&str> =
-        NEEDED.iter().filter(|(need, _)| !need.is_met()).map(|(_, package)| *package).collect();
-    if missing.is_empty() {
+    bring(&NEEDED)
+}
+
+/// Brings what is missing for `cargo xtask conformance`; fails as [`missing_packages`].
+pub(crate) fn conformance_packages() -> Result<()> {
+    bring(&[&NEEDED[..], &CONFORMANCE].concat())
+}
+
+fn bring(needed: &[(Need, &'static str)]) -> Result<()> {
+    let missing = || -> Vec<&str> {
+        needed.iter().filter(|(need, _)| !need.is_met()).map(|(_, package)| *package).collect()
+    };
+    let packages = missing();
+    if packages.is_empty() {
         return Ok(());
     }
-    let list = missing.join(" ");
+    let list = packages.join(" ");
     if run::uid()? != 0 {
         bail!("these packages are missing: {list}. Install them, or run this as root");
     }
@@ -103,10 +131,9 @@ pub(crate) fn missing_packages() -> Result<()> {
     };
     run::headline(&format!("Installing {list}"));
     run::run(apt_get(&apt).arg("update"))?;
-    run::run(apt_get(&apt).args(["install", "--yes", "--no-install-recommends"]).args(&missing))
+    run::run(apt_get(&apt).args(["install", "--yes", "--no-install-recommends"]).args(&packages))
         .with_context(|| format!("install {list}"))?;
-    let still: Vec<&str> =
-        NEEDED.iter().filter(|(need, _)| !need.is_met()).map(|(_, package)| *package).collect();
+    let still = missing();
     if !still.is_empty() {
         bail!("installed, and yet what these packages bring is not found: {}", still.join(" "));
     }
@@ -116,6 +143,8 @@ pub(crate) fn missing_packages() -> Result<()> {
 fn apt_get(program: &Path) -> Command {
     let mut command = Command::new(program);
     command.env("DEBIAN_FRONTEND", "noninteractive").arg("-qq");
+    // The programs are wanted, not the services that some packages would start with them.
+    command.env("RUNLEVEL", "1");
     command
 }
 

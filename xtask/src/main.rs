@@ -1,21 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The two commands of the README, and what CI calls.
+//! The commands of the README, and what CI calls.
 //!
 //! ```text
-//! cargo xtask demo   runs a pod on this machine and shows each step
-//! cargo xtask test   builds once, runs every test there is, checks that nothing was left behind
-//! cargo xtask bench  measures what Hull adds to the programs that it calls
-//! cargo xtask dist   collects what is installed on a node
+//! cargo xtask demo          runs a pod on this machine and shows each step
+//! cargo xtask test          builds once, runs every test there is, checks that nothing was left behind
+//! cargo xtask conformance   runs the public suite critest on the daemon
+//! cargo xtask bench         measures what Hull adds to the programs that it calls
+//! cargo xtask dist          collects what is installed on a node
 //! ```
 //!
-//! Only the standard library, anyhow and serde_json (the bench reads and writes documents), so that it is
+//! Only the standard library, anyhow and serde_json (bench and conformance read documents), so that it is
 //! compiled within seconds.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program")]
 
 mod bench;
 mod census;
+mod conformance;
 mod demo;
 mod dist;
+mod go;
 mod install;
 mod run;
 mod test;
@@ -35,6 +38,13 @@ usage: cargo xtask COMMAND
                     --no-lint        without formatting, clippy and cargo deny
                     --deny           install cargo-deny when it is missing
                     --only NAME      only test binaries whose name contains NAME (and no lints)
+  conformance [OPTIONS]
+                    run critest of cri-tools against Hull on runc and crun; needs root and Go
+                    --handler NAME   runc or crun only; --network NAME: cni (default) or bridge
+                    --focus REGEX    only specs whose name matches
+                    --seed N         in the order of an earlier run
+                    --all            also what is known not to pass yet
+                    --keep           leave the daemon running until Enter is pressed
   bench [OPTIONS]   measure pods against the bare programs, turn about, on runc and crun; needs root
                     --pods N         pods one by one, per combination (30); --quick: 5
                     --runtime NAME   runc or crun only; --network NAME: cni or bridge only
@@ -65,6 +75,7 @@ fn dispatch() -> Result<()> {
     match command.as_deref() {
         Some("demo") => demo::run(&root, &demo::Options::parse(&rest)?),
         Some("test") => test::run(&root, &test::Options::parse(&rest)?),
+        Some("conformance") => conformance::run(&root, &rest),
         Some("bench") => bench::run(&root, &rest),
         Some("dist") => dist::run(&root, &rest),
         Some("help" | "-h" | "--help") => {

@@ -22,7 +22,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use crate::run::{self, PrivateDir, headline};
-use crate::{census::Census, install};
+use crate::{census::Census, go, install};
 use artifacts::{Built, TestBinary};
 use tally::Tally;
 
@@ -32,8 +32,6 @@ const MOCK_SUITES: [&str; 3] = ["mock_daemon", "bad_input", "kill_matrix"];
 const NOBODY: u32 = 65534;
 /// The most that one test binary may take; a hung test must not hang CI.
 const DEADLINE: &str = "900";
-/// Which public client the suites run, when it is built here.
-const CRICTL_VERSION: &str = "v1.36.0";
 
 /// What was asked for.
 #[derive(Debug, Default)]
@@ -262,9 +260,9 @@ fn root_suites(root: &Path, built: &Built, options: &Options, tally: &mut Tally)
     Ok(())
 }
 
-/// The daemon as users run it, for measurements: optimised, without failpoints.
-fn release_daemon(root: &Path) -> Result<PathBuf> {
-    headline("Building the daemon as users run it (for memory and idle measurements)");
+/// The daemon as users run it: optimised, without failpoints.
+pub(crate) fn release_daemon(root: &Path) -> Result<PathBuf> {
+    headline("Building the daemon as users run it");
     let started = Instant::now();
     let mut command = Command::new("cargo");
     command.current_dir(root).args([
@@ -298,38 +296,13 @@ fn crictl(root: &Path) -> Option<PathBuf> {
     if let Some(path) = run::which("crictl") {
         return Some(path);
     }
-    let cached = root.join("target/tools").join(format!("crictl-{CRICTL_VERSION}"));
-    if cached.is_file() {
-        return Some(cached);
-    }
-    headline("Building crictl");
-    match build_crictl(&cached) {
-        Ok(()) => Some(cached),
+    match go::crictl(root) {
+        Ok(path) => Some(path),
         Err(error) => {
             println!("crictl could not be built, its suite will be skipped: {error:#}");
             None
         }
     }
-}
-
-fn build_crictl(target: &Path) -> Result<()> {
-    let go = run::which("go").context("Go is not installed")?;
-    // A module of our own that requires it: `go install MODULE@VERSION` also wants the list of versions,
-    // which not every module proxy hands out.
-    let dir = PrivateDir::new("hull-crictl")?;
-    let module = format!("module hull.invalid/crictl\n\nrequire sigs.k8s.io/cri-tools {CRICTL_VERSION}\n");
-    std::fs::write(dir.path().join("go.mod"), module).context("write go.mod")?;
-    let parent = target.parent().context("no directory for tools")?;
-    std::fs::create_dir_all(parent).with_context(|| format!("make {}", parent.display()))?;
-    run::run(
-        Command::new("timeout")
-            .args(["--foreground", "600"])
-            .arg(go)
-            .args(["build", "-mod=mod", "-buildvcs=false", "-o"])
-            .arg(target)
-            .arg("sigs.k8s.io/cri-tools/cmd/crictl")
-            .current_dir(dir.path()),
-    )
 }
 
 fn lint(root: &Path, options: &Options, tally: &mut Tally) {

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What was asked of `cargo xtask conformance`.
+
+use anyhow::{Context, Result, bail};
+
+/// Who wires the pods' network.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Network {
+    #[default]
+    Cni,
+    Bridge,
+}
+
+/// What was asked for.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Options {
+    pub(super) handlers: Vec<String>,
+    pub(super) network: Network,
+    pub(super) focus: Option<String>,
+    pub(super) seed: Option<u32>,
+    pub(super) all: bool,
+    pub(super) keep: bool,
+}
+
+// === impl Network ===
+
+impl Network {
+    /// The word in the daemon's configuration.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Cni => "cni",
+            Self::Bridge => "bridge",
+        }
+    }
+}
+
+// === impl Options ===
+
+impl Options {
+    pub(super) fn parse(args: &[String]) -> Result<Self> {
+        let mut options = Self::default();
+        let mut args = args.iter();
+        while let Some(arg) = args.next() {
+            let mut value = || args.next().with_context(|| format!("{arg} needs a value"));
+            match arg.as_str() {
+                "--handler" => match value()?.as_str() {
+                    name @ ("runc" | "crun") => options.handlers.push(name.to_owned()),
+                    other => bail!("--handler {other}: there are runc and crun"),
+                },
+                "--network" => {
+                    options.network = match value()?.as_str() {
+                        "cni" => Network::Cni,
+                        "bridge" => Network::Bridge,
+                        other => bail!("--network {other}: there are cni and bridge"),
+                    };
+                }
+                "--focus" => options.focus = Some(value()?.clone()),
+                "--seed" => options.seed = Some(value()?.parse().context("--seed takes a number")?),
+                "--all" => options.all = true,
+                "--keep" => options.keep = true,
+                other => bail!("unknown option {other:?} of `cargo xtask conformance`"),
+            }
+        }
+        if options.handlers.is_empty() {
+            options.handlers = vec!["runc".to_owned(), "crun".to_owned()];
+        }
+        Ok(options)
+    }
+
+    /// The words that ask for the same of one handler.
+    pub(super) fn words(&self, handler: &str) -> Vec<String> {
+        let mut words = vec!["--handler".to_owned(), handler.to_owned()];
+        words.extend(["--network".to_owned(), self.network.name().to_owned()]);
+        for (word, value) in [("--focus", self.focus.clone()), ("--seed", self.seed.map(|it| it.to_string()))]
+        {
+            words.extend(value.into_iter().flat_map(|value| [word.to_owned(), value]));
+        }
+        let switches = [("--all", self.all), ("--keep", self.keep)];
+        words.extend(switches.iter().filter(|(_, on)| *on).map(|(word, _)| (*word).to_owned()));
+        words
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(words: &[&str]) -> Result<Options> {
+        Options::parse(&words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn options_are_read_and_handed_on_for_one_handler() {
+        let options = parse(&[]).unwrap();
+        assert_eq!(options.handlers, ["runc", "crun"]);
+        let words = "--handler crun --network bridge --focus a.b --seed 7 --all --keep";
+        let options = parse(&words.split(' ').collect::<Vec<_>>()).unwrap();
+        assert_eq!(options.words("crun").join(" "), words);
+        assert_eq!(parse(&[]).unwrap().words("runc").join(" "), "--handler runc --network cni");
+    }
+
+    #[test]
+    fn nonsense_is_refused_and_named() {
+        for (words, part) in [
+            (&["--handler", "youki"][..], "youki"),
+            (&["--network", "host"], "host"),
+            (&["--seed", "x"], "--seed"),
+            (&["--focus"], "--focus needs"),
+            (&["--fast"], "--fast"),
+        ] {
+            assert!(format!("{:#}", parse(words).unwrap_err()).contains(part), "{words:?}");
+        }
+    }
+}
