@@ -31,6 +31,7 @@ use crate::layout::Layout;
 use crate::probe;
 use crate::recovery;
 use crate::service::admin::Admin;
+use crate::service::deadline::DeadlineLayer;
 use crate::service::image::Images;
 use crate::service::runtime::Runtime;
 
@@ -147,6 +148,7 @@ async fn serve(
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
     tonic::transport::Server::builder()
+        .layer(DeadlineLayer)
         .add_service(runtime)
         .add_service(images)
         .add_service(AdminServer::new(Admin { ctx }))

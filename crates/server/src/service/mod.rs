@@ -3,6 +3,7 @@
 
 pub(crate) mod admin;
 mod chunks;
+pub(crate) mod deadline;
 pub(crate) mod image;
 pub(crate) mod node_status;
 pub(crate) mod runtime;
