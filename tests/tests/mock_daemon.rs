@@ -646,21 +646,3 @@ async fn a_directory_whose_record_a_power_cut_took_goes_at_the_next_start() {
     assert_eq!(cri.container(&kept).await.unwrap().state, ContainerState::ContainerRunning as i32);
     cri.remove_pod(&pod).await.unwrap();
 }
-
-#[tokio::test]
-async fn a_callers_deadline_is_called_one() {
-    let daemon = slow().await;
-    let cri = daemon.cri().await;
-    let pod = Pod::new(&daemon, "hasty");
-    let mut request = tonic::Request::new(RunPodSandboxRequest {
-        config: Some(pod.config.clone()),
-        runtime_handler: String::new(),
-    });
-    request.metadata_mut().insert("grpc-timeout", "150m".parse().unwrap());
-    let refused = cri.runtime.clone().run_pod_sandbox(request).await.unwrap_err();
-    assert_eq!(refused.code(), Code::DeadlineExceeded, "{refused}");
-    // What was asked for went on: the next request gets it.
-    let id = cri.run_pod(&pod.config, "").await.unwrap();
-    assert_eq!(cri.pods().await.unwrap().len(), 1);
-    cri.remove_pod(&id).await.unwrap();
-}

@@ -93,6 +93,53 @@ fn parse(value: &[u8]) -> Option<Duration> {
 mod tests {
     use super::*;
 
+    /// Answers after a time.
+    struct After(Duration);
+
+    impl Service<http::Request<()>> for After {
+        type Response = http::Response<String>;
+        type Error = std::convert::Infallible;
+        type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, _: http::Request<()>) -> Self::Future {
+            let wait = self.0;
+            Box::pin(async move {
+                tokio::time::sleep(wait).await;
+                Ok(http::Response::new("done".to_owned()))
+            })
+        }
+    }
+
+    /// What a service that takes ten seconds answers to a call with this deadline, and when.
+    async fn answer(deadline: Option<&str>) -> (Option<String>, String, Duration) {
+        let mut service = DeadlineLayer.layer(After(Duration::from_secs(10)));
+        let mut request = http::Request::new(());
+        if let Some(deadline) = deadline {
+            request.headers_mut().insert("grpc-timeout", deadline.parse().unwrap());
+        }
+        let start = tokio::time::Instant::now();
+        let response = service.call(request).await.unwrap();
+        let status = response.headers().get("grpc-status").map(|it| it.to_str().unwrap().to_owned());
+        (status, response.into_body(), start.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_passed_deadline_is_told_as_one_before_the_transport_would() {
+        let exceeded = Some((tonic::Code::DeadlineExceeded as i32).to_string());
+        let (status, body, after) = answer(Some("2S")).await;
+        assert_eq!((status, body), (exceeded.clone(), String::new()));
+        assert!(after < Duration::from_secs(2), "{after:?}");
+        assert_eq!(answer(Some("1m")).await.0, exceeded);
+        for enough in [Some("11S"), Some("nonsense"), None] {
+            let (status, body, _) = answer(enough).await;
+            assert_eq!((status, body.as_str()), (None, "done"), "{enough:?}");
+        }
+    }
+
     #[test]
     fn deadlines_are_read() {
         for (text, expected) in [
