@@ -52,7 +52,7 @@ fn begins(version: &str, start: &str) -> bool {
 const ANY: &[(&str, &str)] = &[];
 
 /// The list.
-pub(crate) const EXPECTED: [Expected; 5] = [
+pub(crate) const EXPECTED: [Expected; 4] = [
     Expected {
         spec: "[k8s.io] Streaming ",
         outcome: Outcome::LeftOut,
@@ -76,12 +76,6 @@ pub(crate) const EXPECTED: [Expected; 5] = [
         outcome: Outcome::Skips,
         only: &[("runc", "1.1.5"), ("crun", "1.8.1")],
         reason: "this old runtime cannot map the ids of mounts",
-    },
-    Expected {
-        spec: "recursive readonly mount",
-        outcome: Outcome::Skips,
-        only: &[("crun", "1.8.1")],
-        reason: "this old runtime does not tell whether it makes mounts read-only recursively",
     },
 ];
 
