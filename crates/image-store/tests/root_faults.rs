@@ -24,12 +24,13 @@ const IMPORT: [&str; 11] = [
     "record.write.rename",
     "record.write.sync_dir",
 ];
+// A lease need not survive a power cut: its directory is not synced.
 const PREPARE: [&str; 5] = [
     "image-store.root.lease",
+    "record.write.content",
     "record.write.rename",
     "image-store.root.mkdir",
     "image-store.root.mount",
-    "record.write.sync_dir",
 ];
 const REMOVE: [&str; 4] = [
     "image-store.root.unmount",
