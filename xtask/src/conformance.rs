@@ -90,12 +90,17 @@ pub(crate) fn run(root: &Path, args: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// The daemon alone: other packages beside it would switch features of it on. The helpers as the tests' build
-/// makes them, so that nothing is compiled twice.
+/// The daemon alone: other packages beside it would switch features of it on. The helpers by the selection of
+/// `cargo xtask test`: any other has other features, and would compile most of it again.
 fn build(root: &Path) -> Result<()> {
     test::release_daemon(root)?;
     headline("Building the helpers");
-    run::run(Command::new("cargo").current_dir(root).args(["build", "--workspace", "--bins", "--quiet"]))
+    run::run(Command::new("cargo").current_dir(root).args([
+        "build",
+        "--workspace",
+        "--all-targets",
+        "--quiet",
+    ]))
 }
 
 /// Runs this program again with these words, in namespaces of its own. Whether all was as expected.
@@ -119,10 +124,14 @@ fn in_private(own: &Path, words: &[String]) -> Result<bool> {
 /// One handler, in the private namespaces.
 fn inside(options: &Options, programs: &Programs, dir: &Path, logs: &Path) -> Result<()> {
     let [handler] = &options.handlers[..] else { bail!("one handler at a time") };
-    let version = runtime_version(handler)?;
+    let program = match &options.program {
+        Some(program) => program.clone(),
+        None => run::which(handler).with_context(|| format!("{handler} is not installed"))?,
+    };
+    let version = runtime_version(&program)?;
     let logs = logs.join(handler);
     fs::create_dir_all(&logs).with_context(|| format!("make {}", logs.display()))?;
-    files::write(dir, handler, options.network)?;
+    files::write(dir, handler, program, options.network)?;
     headline(&format!("critest {CRI_TOOLS} on {handler} {version}, network {}", options.network.name()));
     println!("logs and report: {}", logs.display());
 
@@ -158,10 +167,10 @@ fn inside(options: &Options, programs: &Programs, dir: &Path, logs: &Path) -> Re
 }
 
 /// `runc version 1.1.5+ds1`: the third word.
-fn runtime_version(handler: &str) -> Result<String> {
-    let text = run::capture(Command::new(handler).arg("--version"))?;
+fn runtime_version(program: &Path) -> Result<String> {
+    let text = run::capture(Command::new(program).arg("--version"))?;
     let word = text.split_whitespace().nth(2);
-    word.map(str::to_owned).with_context(|| format!("{handler} --version says {text:?}"))
+    word.map(str::to_owned).with_context(|| format!("{} --version says {text:?}", program.display()))
 }
 
 fn start_registry(dir: &Path, logs: &Path) -> Result<Service> {

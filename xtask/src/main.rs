@@ -41,6 +41,7 @@ usage: cargo xtask COMMAND
   conformance [OPTIONS]
                     run critest of cri-tools against Hull on runc and crun; needs root and Go
                     --handler NAME   runc or crun only; --network NAME: cni (default) or bridge
+                    --program FILE   another runc or crun than the installed one
                     --focus REGEX    only specs whose name matches
                     --seed N         in the order of an earlier run
                     --all            also what is known not to pass yet

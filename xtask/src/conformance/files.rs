@@ -2,20 +2,19 @@
 //! The files of a run: configurations of the daemon, its network, its mirrors, and of the registry.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
 use super::options::Network;
 use crate::demo::files::runtime_program;
-use crate::{install, run};
+use crate::install;
 
 /// The registry's address, in the run's own network namespace.
 pub(super) const REGISTRY: &str = "127.0.0.1:5000";
 
-/// Writes all of them into `dir`.
-pub(super) fn write(dir: &Path, handler: &str, network: Network) -> Result<()> {
-    let program = run::which(handler).with_context(|| format!("{handler} is not installed"))?;
+/// Writes all of them into `dir`; `program` is the handler's.
+pub(super) fn write(dir: &Path, handler: &str, program: PathBuf, network: Network) -> Result<()> {
     let program = runtime_program(dir, handler, program)?;
     let plugins = install::cni_bin_dir().context("the CNI plugins are not installed")?;
     put(dir, "hull.toml", &hull_toml(dir, handler, &program, network, plugins))?;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What was asked of `cargo xtask conformance`.
 
+use std::path::PathBuf;
+
 use anyhow::{Context, Result, bail};
 
 /// Who wires the pods' network.
@@ -15,6 +17,8 @@ pub(super) enum Network {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Options {
     pub(super) handlers: Vec<String>,
+    /// In place of the installed runtime.
+    pub(super) program: Option<PathBuf>,
     pub(super) network: Network,
     pub(super) focus: Option<String>,
     pub(super) seed: Option<u32>,
@@ -54,12 +58,19 @@ impl Options {
                         other => bail!("--network {other}: there are cni and bridge"),
                     };
                 }
+                "--program" => {
+                    let path = PathBuf::from(value()?);
+                    options.program = Some(path.canonicalize().with_context(|| path.display().to_string())?);
+                }
                 "--focus" => options.focus = Some(value()?.clone()),
                 "--seed" => options.seed = Some(value()?.parse().context("--seed takes a number")?),
                 "--all" => options.all = true,
                 "--keep" => options.keep = true,
                 other => bail!("unknown option {other:?} of `cargo xtask conformance`"),
             }
+        }
+        if options.program.is_some() && options.handlers.len() != 1 {
+            bail!("--program needs --handler, once: what kind of runtime it is");
         }
         if options.handlers.is_empty() {
             options.handlers = vec!["runc".to_owned(), "crun".to_owned()];
@@ -71,8 +82,12 @@ impl Options {
     pub(super) fn words(&self, handler: &str) -> Vec<String> {
         let mut words = vec!["--handler".to_owned(), handler.to_owned()];
         words.extend(["--network".to_owned(), self.network.name().to_owned()]);
-        for (word, value) in [("--focus", self.focus.clone()), ("--seed", self.seed.map(|it| it.to_string()))]
-        {
+        let values = [
+            ("--program", self.program.as_ref().map(|path| path.to_string_lossy().into_owned())),
+            ("--focus", self.focus.clone()),
+            ("--seed", self.seed.map(|seed| seed.to_string())),
+        ];
+        for (word, value) in values {
             words.extend(value.into_iter().flat_map(|value| [word.to_owned(), value]));
         }
         let switches = [("--all", self.all), ("--keep", self.keep)];
@@ -93,7 +108,8 @@ mod tests {
     fn options_are_read_and_handed_on_for_one_handler() {
         let options = parse(&[]).unwrap();
         assert_eq!(options.handlers, ["runc", "crun"]);
-        let words = "--handler crun --network bridge --focus a.b --seed 7 --all --keep";
+        let words =
+            "--handler crun --network bridge --program /proc/version --focus a.b --seed 7 --all --keep";
         let options = parse(&words.split(' ').collect::<Vec<_>>()).unwrap();
         assert_eq!(options.words("crun").join(" "), words);
         assert_eq!(parse(&[]).unwrap().words("runc").join(" "), "--handler runc --network cni");
@@ -104,6 +120,8 @@ mod tests {
         for (words, part) in [
             (&["--handler", "youki"][..], "youki"),
             (&["--network", "host"], "host"),
+            (&["--program", "/proc/version"], "--program needs --handler"),
+            (&["--handler", "runc", "--program", "/no/such"], "/no/such"),
             (&["--seed", "x"], "--seed"),
             (&["--focus"], "--focus needs"),
             (&["--fast"], "--fast"),
