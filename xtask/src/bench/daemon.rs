@@ -16,6 +16,11 @@ use crate::run;
 /// How long the daemon may take to open its socket, or to end.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Before each exec, Hull's and the bare one, of pods that run one by one. On cgroup v1 the kernel lets the first process that
+/// is moved after a rest wait for a grace period (5 to 15 ms), and those that follow close behind not: without the rest it
+/// would be luck which of the two sides pays.
+pub(crate) const REST: Duration = Duration::from_millis(100);
+
 /// A daemon that runs; killed when dropped.
 #[derive(Debug)]
 pub(crate) struct Daemon {
@@ -91,6 +96,7 @@ impl Daemon {
             .arg(format!("--endpoint=hull={}", self.socket().display()))
             .arg(format!("--pods={pods}"))
             .arg(format!("--parallel={parallel}"))
+            .arg(format!("--rest={}", if parallel == 1 { REST.as_millis() } else { 0 }))
             .arg(format!("--log-dir={}", self.home.join("logs").display()))
             .stdin(Stdio::null());
         // A failed operation fails the client too; the figures say which.

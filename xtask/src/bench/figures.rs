@@ -7,7 +7,7 @@ pub(crate) const STEPS: [(&str, &str); 8] = [
     ("CreateContainer", "conmon with runtime create"),
     ("StartContainer", "runtime start"),
     ("ExecSync", "runtime exec, to the end of the process"),
-    ("StopContainer", "runtime kill, to the end of the process"),
+    ("StopContainer", "the stop signal, to the end of the process"),
     ("RemoveContainer", "runtime delete"),
     ("StopPodSandbox", "CNI DEL, all plugins"),
     ("RemovePodSandbox", "nothing"),

@@ -32,7 +32,8 @@ pub(crate) struct Plan {
     pub(crate) conmon: Call,
     pub(crate) start: Call,
     pub(crate) exec: Call,
-    pub(crate) kill: Call,
+    /// `None`: the daemon sends the stop signal itself.
+    pub(crate) kill: Option<Call>,
     pub(crate) delete: Call,
     /// The container's `config.json`.
     pub(crate) config: Value,
@@ -93,6 +94,7 @@ impl Plan {
                 _ => besides.push(format!("{} {verb}", call.program)),
             }
         }
+        let kill = verbs.remove("kill");
         let mut take = |verb: &str| {
             verbs.remove(verb).with_context(|| format!("the daemon did not call {verb} for the recorded pod"))
         };
@@ -112,7 +114,7 @@ impl Plan {
             exec_id: exec_id.unwrap_or("exec-none").to_owned(),
             conmon: conmon.clone(),
             start: take("start")?,
-            kill: take("kill")?,
+            kill,
             delete: take("delete")?,
             add,
             del,

@@ -50,6 +50,9 @@ pub(crate) struct Bench {
     /// A word of the command that ExecSync runs; given once for each word [default: true]
     #[arg(long, allow_hyphen_values = true, value_name = "WORD")]
     pub(crate) exec: Vec<String>,
+    /// Milliseconds that each pod rests before ExecSync
+    #[arg(long, default_value_t = 0, value_name = "MS", value_parser = clap::value_parser!(u64).range(0..=60_000))]
+    pub(crate) rest: u64,
     /// Seconds between the stop signal and SIGKILL
     #[arg(long, default_value_t = 10, value_name = "SECONDS", value_parser = clap::value_parser!(i64).range(0..=3600))]
     pub(crate) stop_timeout: i64,

@@ -18,7 +18,7 @@
 //! { "version": 1,
 //!   "run": ID,                          all pods bore the label hull.bench/run=ID
 //!   "interrupted": BOOL,
-//!   "options": { pods, parallel, warmup, image, runtimeHandler, command, exec, stopTimeout, hostNetwork, reads },
+//!   "options": { pods, parallel, warmup, image, runtimeHandler, command, exec, restMs, stopTimeout, hostNetwork, reads },
 //!   "endpoints": [ {
 //!     "name", "socket", "runtimeName", "runtimeVersion",
 //!     "wallMs": NUMBER,                 of its rounds, without warm-up

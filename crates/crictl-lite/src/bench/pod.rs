@@ -134,6 +134,7 @@ impl Life<'_> {
     async fn exec(&mut self, id: &str) {
         let (client, mut runtime) = (self.shared.client, self.runtime.clone());
         let cmd = self.shared.recipe.exec.clone();
+        tokio::time::sleep(self.shared.recipe.rest).await;
         let request = async {
             let request = ExecSyncRequest { container_id: id.to_owned(), cmd, timeout: 0 };
             let response = call(client.limit(), request, |request| runtime.exec_sync(request))

@@ -2,6 +2,7 @@
 //! How the pods and containers of a bench look: as the kubelet's, with a PID namespace per container.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use hull_cri_api::v1::{
     ContainerConfig, ContainerMetadata, ImageSpec, LinuxContainerConfig, LinuxContainerResources,
@@ -27,6 +28,8 @@ pub(crate) struct Recipe {
     pub(crate) run: String,
     pub(crate) command: Vec<String>,
     pub(crate) exec: Vec<String>,
+    /// Before ExecSync.
+    pub(crate) rest: Duration,
     log_dir: PathBuf,
     pod: PodSandboxConfig,
     container: ContainerConfig,
@@ -58,7 +61,8 @@ impl Recipe {
         }
         let linux = container.linux.get_or_insert_default();
         linux.security_context.get_or_insert_default().namespace_options = Some(namespaces);
-        Ok(Self { run, command, exec: words(&args.exec, &EXEC), log_dir: log_dir.to_owned(), pod, container })
+        let (exec, rest) = (words(&args.exec, &EXEC), Duration::from_millis(args.rest));
+        Ok(Self { run, command, exec, rest, log_dir: log_dir.to_owned(), pod, container })
     }
 
     /// The pod of this number on the endpoint of this name.

@@ -28,6 +28,7 @@ pub(crate) fn value(args: &Bench, shared: &Shared<'_>, targets: &[Target], inter
             "runtimeHandler": args.runtime,
             "command": shared.recipe.command,
             "exec": shared.recipe.exec,
+            "restMs": args.rest,
             "stopTimeout": args.stop_timeout,
             "hostNetwork": args.host_network,
             "reads": args.reads,
