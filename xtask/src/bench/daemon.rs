@@ -21,6 +21,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// would be luck which of the two sides pays.
 pub(crate) const REST: Duration = Duration::from_millis(100);
 
+/// More than the daemon takes to come to rest.
+const SETTLING: Duration = Duration::from_secs(8);
+
 /// A daemon that runs; killed when dropped.
 #[derive(Debug)]
 pub(crate) struct Daemon {
@@ -39,7 +42,6 @@ pub(crate) struct Measured {
     /// The first failures, in words.
     pub(crate) failures: Vec<String>,
     /// KiB of proportional set size.
-    pub(crate) daemon_after: Option<u64>,
     pub(crate) daemon_peak: Option<u64>,
     pub(crate) helper_per_pod: Option<f64>,
 }
@@ -108,6 +110,17 @@ impl Daemon {
         measured(&value).context("crictl-lite bench prints something else than it documents")
     }
 
+    /// The daemon's proportional set size in KiB, once it has come to rest: its idle threads have ended and it has given
+    /// back what it does not need.
+    pub(crate) fn memory_at_rest(&self) -> Result<u64> {
+        std::thread::sleep(SETTLING);
+        let path = format!("/proc/{}/smaps_rollup", self.child.id());
+        let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+        let line = text.lines().find_map(|line| line.strip_prefix("Pss:"));
+        let kib = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+        kib.with_context(|| format!("{path} has no Pss"))
+    }
+
     /// SIGTERM, and its end.
     pub(crate) fn stop(mut self) -> Result<()> {
         let pid = self.child.id();
@@ -150,7 +163,6 @@ fn measured(value: &Value) -> Option<Measured> {
         wall_ms: endpoint["wallMs"].as_f64()?,
         errors: endpoint["errors"].as_u64()?,
         failures: endpoint["failures"].as_array()?.iter().take(5).map(failure).collect(),
-        daemon_after: endpoint.pointer("/memory/daemonKib/after").and_then(Value::as_u64),
         daemon_peak: endpoint.pointer("/memory/daemonKib/peak").and_then(Value::as_u64),
         helper_per_pod: endpoint.pointer("/memory/helpersKibPerPod").and_then(Value::as_f64),
     })
@@ -169,7 +181,7 @@ mod tests {
         let read = measured(&serde_json::from_str(text).unwrap()).unwrap();
         assert_eq!((read.times.figures(3).count, read.times.figures(3).median), (2, 2.0));
         assert_eq!((read.wall_ms, read.errors, read.failures), (12.5, 1, vec!["ExecSync: no".to_owned()]));
-        assert_eq!((read.daemon_peak, read.daemon_after, read.helper_per_pod), (Some(3), Some(2), None));
+        assert_eq!((read.daemon_peak, read.helper_per_pod), (Some(3), None));
         assert!(measured(&Value::Null).is_none());
     }
 }

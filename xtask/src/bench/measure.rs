@@ -145,18 +145,19 @@ impl Bench<'_> {
         let daemon = self.start(&home)?;
         let begun = Instant::now();
         let first = daemon.pods(SOAK_FIRST.min(self.options.cycles), self.options.parallel)?;
+        let early_kib = daemon.memory_at_rest()?;
         let rest = self.options.cycles.saturating_sub(SOAK_FIRST);
         let last = if rest > 0 { Some(daemon.pods(rest, self.options.parallel)?) } else { None };
+        let late_kib = daemon.memory_at_rest()?;
         daemon.stop()?;
         let last = last.as_ref().unwrap_or(&first);
-        let known = |size: Option<u64>| size.context("the client could not read the daemon's memory");
         let errors = if rest > 0 { first.errors + last.errors } else { first.errors };
         Ok(Soak {
             cycles: self.options.cycles,
             took: begun.elapsed(),
             errors,
-            early_kib: known(first.daemon_after)?,
-            late_kib: known(last.daemon_after)?,
+            early_kib,
+            late_kib,
             peak_kib: first.daemon_peak.max(last.daemon_peak),
             helper_kib: last.helper_per_pod,
         })

@@ -203,7 +203,7 @@ pub(crate) fn print_storm(combination: &Combination) {
 pub(crate) fn print_soak(combination: &Combination) {
     let Some(soak) = &combination.soak else { return };
     println!(
-        "\n{} pods in {:.0} s, {} operations failed; the daemon holds {} after the first part (100 pods), {} at the end \
+        "\n{} pods in {:.0} s, {} operations failed; the daemon at rest holds {} after 100 pods, {} at the end \
          (targets: growth 2 MiB, size 15 MiB), {} at most; a monitor {}",
         soak.cycles,
         soak.took.as_secs_f64(),
