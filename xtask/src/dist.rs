@@ -68,12 +68,7 @@ fn build(root: &Path) -> Result<Built> {
         "--message-format=json-render-diagnostics",
     ]);
     println!("$ {}", run::shown(&command));
-    let mut built = Built::default();
-    let status = run::by_line(&mut command, |line| built.take(line))?;
-    if !status.success() {
-        bail!("the build failed: its errors are above");
-    }
-    Ok(built)
+    Built::by(&mut command)
 }
 
 /// Where the build script of a program put its documents.

@@ -119,11 +119,7 @@ fn build(root: &Path) -> Result<Built> {
         "--message-format=json-render-diagnostics",
     ]);
     println!("$ {}", run::shown(&command));
-    let mut built = Built::default();
-    let status = run::by_line(&mut command, |line| built.take(line))?;
-    if !status.success() {
-        bail!("the build failed: its errors are above");
-    }
+    let built = Built::by(&mut command)?;
     println!("{} test binaries in {}", built.tests.len(), run::elapsed(started));
     Ok(built)
 }

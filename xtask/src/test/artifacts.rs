@@ -6,6 +6,11 @@
 //! <https://doc.rust-lang.org/cargo/reference/external-tools.html#artifact-messages>
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::run;
 
 /// One executable full of tests.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +53,16 @@ pub(crate) struct Built {
 }
 
 impl Built {
+    /// Runs cargo, which must be told to print its messages, and keeps what they say.
+    pub(crate) fn by(cargo: &mut Command) -> Result<Self> {
+        let mut built = Self::default();
+        let status = run::by_line(cargo, |line| built.take(line))?;
+        if !status.success() {
+            bail!("the build failed: its errors are above");
+        }
+        Ok(built)
+    }
+
     /// Takes one line of cargo's messages; others than those about executables and build scripts are passed over.
     pub(crate) fn take(&mut self, line: &str) {
         if line.contains(r#""reason":"build-script-executed""#) {
