@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -60,6 +60,8 @@ pub(crate) struct Daemon {
     pub(crate) volumes: Arc<Semaphore>,
     /// Attachments that nobody needs and that could not be released yet, by sandbox id.
     pub(crate) ledger: Mutex<BTreeMap<String, AttachmentRecord>>,
+    /// Serves exec, attach and port-forward; set when it listens.
+    pub(crate) streaming: OnceLock<hull_streaming::Server>,
     /// A return of freed memory to the kernel is due.
     pub(crate) trim_due: AtomicBool,
 }
@@ -103,6 +105,7 @@ impl Daemon {
             watch_end: CancellationToken::new(),
             volumes: Arc::new(Semaphore::new(VOLUME_LOOKUPS)),
             ledger: Mutex::new(BTreeMap::new()),
+            streaming: OnceLock::new(),
             trim_due: AtomicBool::new(false),
             config,
         })

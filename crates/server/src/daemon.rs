@@ -2,8 +2,9 @@
 //! A running daemon: opened, recovered, serving.
 //!
 //! ```text
-//! lock root and run_root -> open backends -> recover -> bind the socket -> serve
-//! shutdown: stop accepting -> pulls are cancelled, operations finish (bounded) -> watchers end -> unlock
+//! lock root and run_root -> open backends -> recover -> listen for streaming -> bind the socket -> serve
+//! shutdown: stop accepting -> streaming sessions and pulls are cancelled, operations finish (bounded)
+//!           -> watchers end -> unlock
 //! ```
 //! Containers live on without a daemon; the next one adopts them.
 
@@ -34,6 +35,7 @@ use crate::service::admin::Admin;
 use crate::service::deadline::DeadlineLayer;
 use crate::service::image::Images;
 use crate::service::runtime::Runtime;
+use crate::streaming;
 
 /// A running daemon. Dropping it without [`Server::shutdown`] leaves its tasks to the runtime's end.
 #[derive(Debug)]
@@ -70,6 +72,7 @@ impl Server {
         let ctx = Arc::new(context::Daemon::new(config, layout, backends)?);
         probe::spawn(&ctx);
         recovery::recover(&ctx).await?;
+        streaming::start(&ctx).await?;
         let listener = bind(&listen).await?;
         let stop_serving = CancellationToken::new();
         let serving = tokio::spawn(serve(ctx.clone(), listener, stop_serving.clone()));
@@ -119,7 +122,9 @@ impl Server {
                 images.shutdown().await;
             }
         };
-        let ended = async { tokio::join!(self.ctx.tasks.wait(), pulls) };
+        // What a session holds is let go before the operations that it may hold up are given up.
+        let sessions = streaming::shutdown(&self.ctx, patience / 2);
+        let ended = async { tokio::join!(self.ctx.tasks.wait(), pulls, sessions) };
         if tokio::time::timeout(patience, ended).await.is_err() {
             tracing::warn!(after = ?patience, tasks = self.ctx.tasks.len(), "operations still run: the next start takes them up");
         }

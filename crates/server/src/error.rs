@@ -128,6 +128,9 @@ pub enum Error {
     /// Records.
     #[error(transparent)]
     Record(#[from] hull_record::Error),
+    /// The streaming server.
+    #[error(transparent)]
+    Streaming(#[from] hull_streaming::Error),
     /// Control groups.
     #[error(transparent)]
     Cgroup(#[from] hull_cgroups::Error),
@@ -214,6 +217,7 @@ impl Error {
             Self::Monitor(error) => monitor_code(error),
             Self::Network(error) => network_code(error),
             Self::Image(error) => image_code(error),
+            Self::Streaming(error) => streaming_code(error),
             Self::NetNs(
                 hull_netns::Error::Sysctl { .. }
                 | hull_netns::Error::InvalidId { .. }
@@ -280,6 +284,15 @@ fn network_code(error: &hull_pod_network::Error) -> Code {
         E::Attach { source, .. } => network_code(source),
         E::Invalid(_) => Code::InvalidArgument,
         E::PortTaken { .. } => Code::FailedPrecondition,
+        _ => Code::Internal,
+    }
+}
+
+fn streaming_code(error: &hull_streaming::Error) -> Code {
+    use hull_streaming::Error as E;
+    match error {
+        E::InvalidRequest { .. } => Code::InvalidArgument,
+        E::TooManyTokens { .. } => Code::ResourceExhausted,
         _ => Code::Internal,
     }
 }
@@ -371,6 +384,11 @@ mod tests {
                 Code::Unavailable,
             ),
             (Error::Image(hull_image_store::Error::NotPresent { reference: id() }), Code::NotFound),
+            (
+                Error::Streaming(hull_streaming::Error::InvalidRequest { kind: "exec", problem: "p" }),
+                Code::InvalidArgument,
+            ),
+            (Error::Streaming(hull_streaming::Error::TooManyTokens { limit: 1 }), Code::ResourceExhausted),
             (Error::io("write", std::io::Error::from_raw_os_error(28)), Code::Internal),
             (Error::Cleanup { operation: "o", id: id(), failures: vec![] }, Code::Internal),
             (Error::Lost { operation: "o", id: id() }, Code::Internal),

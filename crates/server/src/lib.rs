@@ -7,7 +7,8 @@
 //! sandbox/    pod sandboxes, by verb     store       every object, published as snapshots
 //! container/  containers, by verb        records     the same, durable; written first
 //! image       the image verbs            recovery    what an earlier daemon left
-//! spec/       config.json, pure          config/     hull.toml
+//! streaming/  exec, attach, port-forward config/     hull.toml
+//! spec/       config.json, pure
 //! ```
 //!
 //! As a library it is a whole CRI server for tests, on mocks and without root:
@@ -44,6 +45,7 @@ mod sandbox;
 mod service;
 pub mod spec;
 mod store;
+mod streaming;
 
 pub use backends::Mocks;
 pub use daemon::{Server, lock_root};

@@ -112,7 +112,14 @@ impl Default for ImagesConfig {
 
 impl Default for StreamingConfig {
     fn default() -> Self {
-        Self { address: IpAddr::V4(Ipv4Addr::LOCALHOST), port: 0 }
+        Self {
+            address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            port: 0,
+            base_url: None,
+            tls: None,
+            idle_timeout: Duration::from_secs(4 * 3600),
+            exec_linger: Duration::from_secs(10),
+        }
     }
 }
 

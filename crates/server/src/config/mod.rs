@@ -26,6 +26,7 @@ mod programs;
 mod raw;
 mod resolve;
 mod section;
+mod streaming;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -196,6 +197,26 @@ pub struct StreamingConfig {
     pub address: IpAddr,
     /// The TCP port; 0 takes a free one. `0`.
     pub port: u16,
+    /// What URLs begin with, where clients reach the daemon by another name: `https://node-7:10010`. `None`: made from the
+    /// address and the port. Not set.
+    pub base_url: Option<String>,
+    /// The daemon's certificate; `None`: plain HTTP. Read again when it changes. Not set.
+    pub tls: Option<StreamingTls>,
+    /// A session in which nothing moves is ended after this. `4h`.
+    pub idle_timeout: Duration,
+    /// How long a process whose client has left may take to end by itself before it is killed. `10s`.
+    pub exec_linger: Duration,
+}
+
+/// `tls_cert`, `tls_key` and `tls_client_ca` of `[streaming]`: PEM files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamingTls {
+    /// The certificate chain, the daemon's own first.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// Authorities whose clients are let in; `None`: clients need no certificate.
+    pub client_ca: Option<PathBuf>,
 }
 
 /// `[timeouts]`: after how long a step that hangs has failed.

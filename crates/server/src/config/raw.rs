@@ -2,7 +2,6 @@
 //! What the files say, key by key, before defaults: the list of every key there is.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,6 +9,7 @@ use hull_pod_network::bridge::{self, Subnet};
 
 use super::containers::{self, RawContainers};
 use super::section::{Found, Section};
+use super::streaming::{self, RawStreaming};
 use super::tree::{Place, Table};
 use super::{CgroupDriver, ConfigError, ImagesBackend, LogLevel, NetworkBackend, RuntimeKind};
 
@@ -26,8 +26,7 @@ pub(super) struct Raw {
     pub(super) runtime: RawRuntime,
     pub(super) network: RawNetwork,
     pub(super) images: RawImages,
-    pub(super) address: Given<IpAddr>,
-    pub(super) port: Given<u16>,
+    pub(super) streaming: RawStreaming,
     pub(super) timeouts: Vec<(&'static str, Duration)>,
     pub(super) containers: RawContainers,
 }
@@ -108,8 +107,6 @@ const TIMEOUTS: [&str; 10] = [
 pub(super) fn read(table: &Table) -> Result<Raw, ConfigError> {
     let top = Section::top(table);
     top.only(&TOP)?;
-    let streaming = top.section("streaming")?;
-    streaming.only(&["address", "port"])?;
     Ok(Raw {
         root: top.path("root")?,
         run_root: top.path("run_root")?,
@@ -118,9 +115,7 @@ pub(super) fn read(table: &Table) -> Result<Raw, ConfigError> {
         runtime: runtime(&top.section("runtime")?)?,
         network: network(&top.section("network")?)?,
         images: images(&top.section("images")?)?,
-        address: address(&streaming)?,
-        port: streaming
-            .integer("port", "a TCP port is 0 (any free one) to 65535", |port| u16::try_from(port).ok())?,
+        streaming: streaming::read(&top.section("streaming")?)?,
         timeouts: timeouts(&top.section("timeouts")?)?,
         containers: containers::read(&top.section("containers")?)?,
     })
@@ -269,14 +264,6 @@ fn images(section: &Section<'_>) -> Result<RawImages, ConfigError> {
         certs_dir: section.path("certs_dir")?,
         pinned,
     })
-}
-
-fn address(section: &Section<'_>) -> Result<Given<IpAddr>, ConfigError> {
-    let Some(text) = section.string("address")? else { return Ok(None) };
-    match text.value.parse() {
-        Ok(value) => Ok(Some(Found { value, place: text.place })),
-        Err(_) => Err(section.quoted("address", &text, "must be an IP address, such as \"127.0.0.1\"")),
-    }
 }
 
 fn timeouts(section: &Section<'_>) -> Result<Vec<(&'static str, Duration)>, ConfigError> {

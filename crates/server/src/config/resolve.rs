@@ -8,10 +8,11 @@ use super::containers;
 use super::defaults::CONMON;
 use super::nearest::nearest;
 use super::raw::{Given, Raw, RawHandler, RawImages, RawNetwork, RawRuntime};
+use super::streaming;
 use super::tree::Place;
 use super::{
     BridgeSettings, CgroupDriver, Config, ConfigError, HandlerConfig, ImagesConfig, LogLevel, NetworkConfig,
-    Programs, RuntimeConfig, RuntimeKind, StreamingConfig, Timeouts,
+    Programs, RuntimeConfig, RuntimeKind, Timeouts,
 };
 
 /// Makes the configuration.
@@ -28,17 +29,13 @@ pub(super) fn resolve(raw: Raw, programs: &Programs) -> Result<Config, ConfigErr
         );
         return Err(ConfigError::BadValue { at, key: "root".to_owned(), problem });
     }
-    let default = StreamingConfig::default();
     Ok(Config {
         listen: or(raw.listen, || run_root.join("hull.sock")),
         log_level: or(raw.log_level, || LogLevel::Info),
         runtime: runtime(raw.runtime, &run_root, programs)?,
         network: network(raw.network),
         images: images(raw.images),
-        streaming: StreamingConfig {
-            address: or(raw.address, || default.address),
-            port: or(raw.port, || default.port),
-        },
+        streaming: streaming::resolve(raw.streaming)?,
         timeouts: timeouts(&raw.timeouts),
         containers: containers::resolve(raw.containers),
         root,

@@ -107,6 +107,12 @@ pinned = ["registry.k8s.io/pause:*"]
 [streaming]
 address = "::1"
 port = 10010
+base_url = "https://node-7:10010"
+tls_cert = "/s/cert.pem"
+tls_key = "/s/key.pem"
+tls_client_ca = "/s/ca.pem"
+idle_timeout = "1h"
+exec_linger = "3s"
 [timeouts]
 create = "1m30s"
 start = "2s"
@@ -149,7 +155,19 @@ cdi_spec_dirs = []
     assert_eq!(subnets, ["fd00:1::/64", "10.9.0.0/16"]);
     assert_eq!(config.images.backend, ImagesBackend::Mock);
     assert_eq!(config.images.pinned, ["registry.k8s.io/pause:*"]);
-    assert_eq!((config.streaming.address.to_string().as_str(), config.streaming.port), ("::1", 10010));
+    let streaming = StreamingConfig {
+        address: "::1".parse().unwrap(),
+        port: 10010,
+        base_url: Some("https://node-7:10010".to_owned()),
+        tls: Some(StreamingTls {
+            cert: "/s/cert.pem".into(),
+            key: "/s/key.pem".into(),
+            client_ca: Some("/s/ca.pem".into()),
+        }),
+        idle_timeout: Duration::from_secs(3600),
+        exec_linger: Duration::from_secs(3),
+    };
+    assert_eq!(config.streaming, streaming);
     let seconds = |duration: Duration| duration.as_secs_f64();
     let t = &config.timeouts;
     let all = [
@@ -181,7 +199,7 @@ fn bad_files_say_where_what_and_what_to_write() {
         ("rot = \"/x\"", "~/hull.toml:1:1: unknown key \"rot\" in the top level; did you mean \"root\"?"),
         ("\n  [runtime]\n  cgroup_drivr = \"x\"", "~/hull.toml:3:3: unknown key \"cgroup_drivr\" in [runtime]; did you mean \"cgroup_driver\"?"),
         ("[netwrok]\n", "~/hull.toml:1:2: unknown key \"netwrok\" in the top level; did you mean \"network\"?"),
-        ("[streaming]\nsomething_else = 1", "~/hull.toml:2:1: unknown key \"something_else\" in [streaming]; known keys are \"address\", \"port\""),
+        ("[streaming]\nsomething_else = 1", "~/hull.toml:2:1: unknown key \"something_else\" in [streaming]; known keys are \"address\", \"port\", \"base_url\", \"tls_cert\", \"tls_key\", \"tls_client_ca\", \"idle_timeout\", \"exec_linger\""),
         ("[runtime.handlers.a]\nknd = 1", "~/hull.toml:2:1: unknown key \"knd\" in [runtime.handlers.a]; did you mean \"kind\"?"),
         ("root = 5", "~/hull.toml:1:8: root must be a string, not integer"),
         ("network = \"cni\"", "~/hull.toml:1:11: network must be a table, not string"),
@@ -222,6 +240,11 @@ fn bad_files_say_where_what_and_what_to_write() {
         ("[runtime]\nconmon = \"/no/conmon\"", "~/hull.toml:2:10: runtime.conmon = \"/no/conmon\": there is no executable file"),
         ("[streaming]\naddress = \"localhost\"", "~/hull.toml:2:11: streaming.address = \"localhost\": must be an IP address, such as \"127.0.0.1\""),
         ("[streaming]\nport = 65536", "~/hull.toml:2:8: streaming.port = 65536: a TCP port is 0 (any free one) to 65535"),
+        ("[streaming]\ntls_cert = \"/c\"", "~/hull.toml:2:12: streaming.tls_cert is set without streaming.tls_key: set both or none"),
+        ("[streaming]\ntls_key = \"/k\"", "~/hull.toml:2:11: streaming.tls_key is set without streaming.tls_cert: set both or none"),
+        ("[streaming]\ntls_client_ca = \"/k\"", "~/hull.toml:2:17: streaming.tls_client_ca is set without streaming.tls_cert and streaming.tls_key: set all or none"),
+        ("[streaming]\nbase_url = \"\"", "~/hull.toml:2:12: streaming.base_url = \"\": must be of the form \"https://HOST:PORT\""),
+        ("[streaming]\nexec_linger = 5", "~/hull.toml:2:15: streaming.exec_linger must be a duration with its unit, such as \"30s\", not integer"),
         ("[streaming]\nport = 1.5", "~/hull.toml:2:8: streaming.port must be an integer, not float"),
         ("[containers]\npids_limit = 0", "~/hull.toml:2:14: containers.pids_limit = 0: must be at least 1, or -1 for no limit"),
         ("[containers]\nulimits = [\"nofile=x\"]", "~/hull.toml:2:12: containers.ulimits = \"nofile=x\": is not of the form \"nofile=1024:65536\" or \"core=unlimited\""),
@@ -343,7 +366,7 @@ proptest! {
 
     #[test]
     fn any_key_with_any_value_never_panics(
-        key in "(root|run_root|listen|log_level|(runtime|network|images|streaming|timeouts|containers)(\\.(default|handlers|conmon|backend|exclusive|cni_conf_template|cni_bin_dirs|bridge|name|subnets|mtu|pinned|address|port|create|pids_limit|log_size_max|default_capabilities|apparmor_profile|ulimits|shm_size|cdi_spec_dirs)){0,2})",
+        key in "(root|run_root|listen|log_level|(runtime|network|images|streaming|timeouts|containers)(\\.(default|handlers|conmon|backend|exclusive|cni_conf_template|cni_bin_dirs|bridge|name|subnets|mtu|pinned|address|port|create|pids_limit|log_size_max|default_capabilities|apparmor_profile|ulimits|shm_size|cdi_spec_dirs|tls_cert|tls_key|tls_client_ca|base_url|exec_linger)){0,2})",
         value in any_toml_value(),
     ) {
         let path = std::path::Path::new("/x.toml");

@@ -2,6 +2,7 @@
 //! Containers, one file per verb.
 
 pub(crate) mod create;
+pub(crate) mod exec;
 pub(crate) mod exec_sync;
 pub(crate) mod list;
 pub(crate) mod make;

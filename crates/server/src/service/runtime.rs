@@ -9,7 +9,7 @@ use tonic::{Request, Response, Status};
 
 use super::{answer, chunks, node_status, unimplemented};
 use crate::context::Context;
-use crate::{container, pod_cidr, sandbox};
+use crate::{container, pod_cidr, sandbox, streaming};
 
 /// The service.
 #[derive(Debug, Clone)]
@@ -226,16 +226,19 @@ impl RuntimeService for Runtime {
         answer("UpdateContainerResources", updated.map(|()| v1::UpdateContainerResourcesResponse {}))
     }
 
-    async fn exec(&self, _: Request<v1::ExecRequest>) -> Answer<v1::ExecResponse> {
-        unimplemented("Exec")
+    async fn exec(&self, request: Request<v1::ExecRequest>) -> Answer<v1::ExecResponse> {
+        answer("Exec", streaming::exec::issue(&self.ctx, request.into_inner()))
     }
 
-    async fn attach(&self, _: Request<v1::AttachRequest>) -> Answer<v1::AttachResponse> {
-        unimplemented("Attach")
+    async fn attach(&self, request: Request<v1::AttachRequest>) -> Answer<v1::AttachResponse> {
+        answer("Attach", streaming::attach::issue(&self.ctx, request.into_inner()))
     }
 
-    async fn port_forward(&self, _: Request<v1::PortForwardRequest>) -> Answer<v1::PortForwardResponse> {
-        unimplemented("PortForward")
+    async fn port_forward(
+        &self,
+        request: Request<v1::PortForwardRequest>,
+    ) -> Answer<v1::PortForwardResponse> {
+        answer("PortForward", streaming::forward::issue(&self.ctx, request.into_inner()))
     }
 
     async fn pod_sandbox_stats(

@@ -13,7 +13,7 @@ mod negotiate;
 mod upgrade;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ::http::Uri;
@@ -51,6 +51,12 @@ pub struct Server {
     serving: Arc<Serving>,
     address: SocketAddr,
     base_url: String,
+    /// Taken by who ends it.
+    running: Mutex<Option<Running>>,
+}
+
+#[derive(Debug)]
+struct Running {
     stop: oneshot::Sender<Duration>,
     task: JoinHandle<()>,
 }
@@ -89,7 +95,7 @@ impl Server {
         });
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(listen::run(listener, Arc::clone(&serving), stopped));
-        Ok(Self { serving, address, base_url, stop, task })
+        Ok(Self { serving, address, base_url, running: Mutex::new(Some(Running { stop, task })) })
     }
 
     /// Where it listens.
@@ -130,10 +136,12 @@ impl Server {
     }
 
     /// Takes no more clients and tells every session to end; what has not ended after `deadline` is dropped.
-    /// Returns when nothing runs any more.
-    pub async fn shutdown(self, deadline: Duration) {
-        let _ = self.stop.send(deadline);
-        if let Err(error) = self.task.await {
+    /// Returns when nothing runs any more; at once when it was called before.
+    pub async fn shutdown(&self, deadline: Duration) {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(Running { stop, task }) = running else { return };
+        let _ = stop.send(deadline);
+        if let Err(error) = task.await {
             tracing::error!(%error, "the streaming server failed");
         }
     }
