@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use crate::{CreateRequest, Error, NetNsManager, PodNamespaces};
+use crate::{CreateRequest, Error, IdMapping, NetNsManager, PodNamespaces, UserMappings};
 
 /// A backend under test.
 pub trait Subject: Debug {
@@ -31,6 +31,8 @@ pub trait Subject: Debug {
 pub enum Step {
     /// Make network, ipc and uts namespaces.
     Create(u8),
+    /// Make a user namespace, and network and ipc namespaces in it.
+    CreateUser(u8),
     /// Make a network namespace alone.
     CreateNetwork(u8),
     /// Remove.
@@ -53,6 +55,7 @@ enum Model {
 pub async fn all(subject: &dyn Subject) {
     created_is_opened_until_removed(subject).await;
     a_second_create_is_refused(subject).await;
+    a_user_namespace_is_one_of_them(subject).await;
     removing_is_idempotent(subject).await;
     a_new_instance_goes_on(subject).await;
     leftovers_are_told_and_cleaned(subject).await;
@@ -81,8 +84,11 @@ async fn take(
     step: Step,
 ) {
     match step {
-        Step::Create(n) | Step::CreateNetwork(n) => {
-            let request = CreateRequest { network: true, ..request(n, matches!(step, Step::Create(_))) };
+        Step::Create(n) | Step::CreateNetwork(n) | Step::CreateUser(n) => {
+            let request = match step {
+                Step::CreateUser(_) => with_user(n),
+                _ => request(n, matches!(step, Step::Create(_))),
+            };
             let result = manager.create(&request).await;
             match (result, model.get(&request.id)) {
                 (Err(Error::AlreadyExists { .. }), Some(Model::Pinned(_))) => {}
@@ -145,6 +151,13 @@ fn request(n: u8, all: bool) -> CreateRequest {
     }
 }
 
+/// As the kubelet asks: 65536 ids.
+fn with_user(n: u8) -> CreateRequest {
+    let ids = vec![IdMapping { container_id: 0, host_id: 100_000 + 65536 * u32::from(n), length: 65536 }];
+    let user = Some(UserMappings { uids: ids.clone(), gids: ids });
+    CreateRequest { user, ipc: true, ..request(n, false) }
+}
+
 async fn created_is_opened_until_removed(subject: &dyn Subject) {
     let manager = subject.open();
     let request = request(1, true);
@@ -167,6 +180,21 @@ async fn a_second_create_is_refused(subject: &dyn Subject) {
     assert!(matches!(manager.create(&request(1, true)).await, Err(Error::AlreadyExists { .. })));
     assert_eq!(manager.open(&id(1)).await.expect("open"), made, "a refused create changes nothing");
     manager.remove(&id(1)).await.expect("remove");
+}
+
+async fn a_user_namespace_is_one_of_them(subject: &dyn Subject) {
+    let alone = CreateRequest { network: false, ipc: false, ..with_user(1) };
+    for request in [with_user(1), alone] {
+        let made = subject.open().create(&request).await.expect("create");
+        assert!(made.user.is_some(), "{made:?}");
+        assert_eq!((made.network.is_some(), made.ipc.is_some()), (request.network, request.ipc), "{made:?}");
+        let manager = subject.open();
+        assert_eq!(manager.open(&id(1)).await.expect("open by another instance"), made);
+        assert!(matches!(manager.create(&request).await, Err(Error::AlreadyExists { .. })));
+        assert_eq!(manager.list().await.expect("list"), [id(1)]);
+        manager.remove(&id(1)).await.expect("remove");
+        assert!(matches!(manager.open(&id(1)).await, Err(Error::NotFound { .. })));
+    }
 }
 
 async fn removing_is_idempotent(subject: &dyn Subject) {
@@ -217,6 +245,8 @@ async fn bad_requests_make_nothing(subject: &dyn Subject) {
         let request = CreateRequest { network, ipc: true, sysctls: sysctl(name), ..request(1, false) };
         assert!(matches!(manager.create(&request).await, Err(Error::Sysctl { .. })), "{name}");
     }
+    let unmapped = CreateRequest { user: Some(UserMappings::default()), ..request(1, true) };
+    assert!(matches!(manager.create(&unmapped).await, Err(Error::InvalidMapping { .. })));
     let request = CreateRequest { hostname: "x".repeat(65), ..request(1, true) };
     assert!(matches!(manager.create(&request).await, Err(Error::InvalidHostname { .. })));
     assert_eq!(manager.list().await.expect("list"), Vec::<String>::new());

@@ -46,6 +46,14 @@ pub enum Error {
         /// What is wrong with it.
         problem: &'static str,
     },
+    /// The kernel would not take these ids of a user namespace.
+    #[error("invalid mapping of {which}: {problem}")]
+    InvalidMapping {
+        /// `uids` or `gids`.
+        which: &'static str,
+        /// What is wrong with them.
+        problem: String,
+    },
     /// A sysctl cannot be set.
     #[error("sysctl {name}={value}")]
     Sysctl {

@@ -2,9 +2,10 @@
 //! Persistent namespaces that exist before the pod and outlive every process in it.
 //!
 //! A namespace is kept by bind-mounting its `/proc/.../ns/KIND` file on an empty file. The network
-//! namespace of pod ID is pinned at `<netns dir>/hull-ID` (other programs look there), the pod's ipc
-//! and uts namespaces at `<ns dir>/ID/{ipc,uts}`. All names derive from the id, so a daemon that died
-//! in the middle knows what to remove.
+//! namespace of pod ID is pinned at `<netns dir>/hull-ID` (other programs look there), the pod's user, ipc
+//! and uts namespaces at `<ns dir>/ID/{user,ipc,uts}`. All names derive from the id, so a daemon that died
+//! in the middle knows what to remove. A pod with a user namespace has its other namespaces made inside of it,
+//! so that they belong to its root ([`helper`]).
 //!
 //! ```text
 //!            create                    remove, close
@@ -14,12 +15,14 @@
 //!    +---- (no mount) <---+ -------------------------------+ in any order, also after a restart
 //! ```
 //!
-//! Only this crate calls `unshare` and `setns`, always on a fresh thread that ends afterwards.
+//! Only this crate calls `unshare` and `setns`, always on a fresh thread, or in a process, that ends afterwards.
 
 #[cfg(feature = "contract")]
 pub mod contract;
 mod error;
+pub mod helper;
 mod linux;
+mod mapping;
 pub mod mock;
 mod request;
 
@@ -31,7 +34,8 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 pub use error::{Error, Result};
-pub use linux::{LinuxConfig, LinuxNetNs, enter};
+pub use linux::{Helper, LinuxConfig, LinuxNetNs, enter};
+pub use mapping::{IdMapping, UserMappings};
 
 /// Makes, verifies and removes pinned namespaces.
 #[async_trait]
@@ -59,6 +63,8 @@ pub trait NetNsManager: Debug + Send + Sync {
 pub struct CreateRequest {
     /// The pod sandbox's id: `[A-Za-z0-9_.-]`, at most 128 characters.
     pub id: String,
+    /// A user namespace of its own with these ids, to which the other namespaces belong; without: the host's.
+    pub user: Option<UserMappings>,
     /// A network namespace of its own; without: the host's.
     pub network: bool,
     /// An ipc namespace of its own.
@@ -75,6 +81,9 @@ pub struct CreateRequest {
 /// A pod's pinned namespaces; `None` where the pod uses the host's.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PodNamespaces {
+    /// The user namespace.
+    #[serde(default)]
+    pub user: Option<PathBuf>,
     /// The network namespace.
     pub network: Option<NetNsPath>,
     /// The ipc namespace.

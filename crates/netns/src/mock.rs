@@ -197,6 +197,7 @@ impl NetNsManager for MockNetNs {
 fn namespaces(request: &CreateRequest) -> PodNamespaces {
     let folder = Path::new("/run/hull/ns").join(&request.id);
     PodNamespaces {
+        user: request.user.is_some().then(|| folder.join("user")),
         network: request.network.then(|| NetNsPath::unverified(network_path(&request.id))),
         ipc: request.ipc.then(|| folder.join("ipc")),
         uts: request.uts.then(|| folder.join("uts")),

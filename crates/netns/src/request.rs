@@ -4,7 +4,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::{CreateRequest, Error, Result};
+use crate::{CreateRequest, Error, Result, UserMappings};
 
 /// The longest id: it becomes a file name with a prefix.
 const MAX_ID: usize = 128;
@@ -15,6 +15,7 @@ const MAX_HOSTNAME: usize = 64;
 /// A kind of namespace that a pod may have of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
+    User,
     Net,
     Ipc,
     Uts,
@@ -33,6 +34,7 @@ pub(crate) struct Sysctl {
 pub(crate) fn validate(request: &CreateRequest) -> Result<Vec<Sysctl>> {
     validate_id(&request.id)?;
     validate_hostname(request)?;
+    request.user.as_ref().map_or(Ok(()), UserMappings::validate)?;
     request.sysctls.iter().map(|(name, value)| sysctl(request, name, value)).collect()
 }
 
@@ -77,12 +79,7 @@ fn sysctl(request: &CreateRequest, name: &str, value: &str) -> Result<Sysctl> {
     let kind = namespace_of(&components).ok_or_else(|| {
         refuse("it belongs to the whole node, not to a namespace; set it on the node".to_owned())
     })?;
-    let own = match kind {
-        Kind::Net => request.network,
-        Kind::Ipc => request.ipc,
-        Kind::Uts => request.uts,
-    };
-    if !own {
+    if !kind.asked(request) {
         return Err(refuse(format!("the pod shares the host's {} namespace", kind.name())));
     }
     if value.contains(['\0', '\n']) {
@@ -119,11 +116,12 @@ fn namespace_of(components: &[String]) -> Option<Kind> {
 // === impl Kind ===
 
 impl Kind {
-    pub(crate) const ALL: [Self; 3] = [Self::Net, Self::Ipc, Self::Uts];
+    pub(crate) const ALL: [Self; 4] = [Self::User, Self::Net, Self::Ipc, Self::Uts];
 
     /// The name of its file in `/proc/PID/ns`.
     pub(crate) fn name(self) -> &'static str {
         match self {
+            Self::User => "user",
             Self::Net => "net",
             Self::Ipc => "ipc",
             Self::Uts => "uts",
@@ -133,6 +131,7 @@ impl Kind {
     /// What the kernel's `NS_GET_NSTYPE` answers for it.
     pub(crate) fn clone_flag(self) -> libc::c_int {
         match self {
+            Self::User => libc::CLONE_NEWUSER,
             Self::Net => libc::CLONE_NEWNET,
             Self::Ipc => libc::CLONE_NEWIPC,
             Self::Uts => libc::CLONE_NEWUTS,
@@ -141,6 +140,7 @@ impl Kind {
 
     pub(crate) fn asked(self, request: &CreateRequest) -> bool {
         match self {
+            Self::User => request.user.is_some(),
             Self::Net => request.network,
             Self::Ipc => request.ipc,
             Self::Uts => request.uts,

@@ -47,6 +47,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         id.clone().prop_map(Step::Create),
         id.clone().prop_map(Step::CreateNetwork),
+        id.clone().prop_map(Step::CreateUser),
         id.clone().prop_map(Step::Remove),
         id.clone().prop_map(Step::RemoveAtOnce),
         Just(Step::Restart),

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use hull_netns::contract::{self, Step};
 use hull_netns::{CreateRequest, Error, NetNsManager, enter};
-use kernel::{everything, root_test, root_tests_enabled, run};
+use kernel::{everything, root_test, root_tests_enabled, run, with_user};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -34,6 +34,7 @@ fn random_sequences_agree_with_the_model() {
     let step = prop_oneof![
         id.clone().prop_map(Step::Create),
         id.clone().prop_map(Step::CreateNetwork),
+        id.clone().prop_map(Step::CreateUser),
         id.clone().prop_map(Step::Remove),
         id.clone().prop_map(Step::RemoveAtOnce),
         Just(Step::Restart),
@@ -161,12 +162,13 @@ root_test!(a_namespace_of_a_process_is_verified, async |kernel| {
 });
 
 root_test!(a_create_that_nobody_waits_for_leaves_nothing, async |kernel| {
-    for wait in [0, 50, 200, 1000, 3000] {
-        let manager = kernel.manager();
-        let request = everything("a");
-        let _ = tokio::time::timeout(Duration::from_micros(wait), manager.create(&request)).await;
-        // Waits for what is still being made, on the same instance.
-        manager.remove("a").await.unwrap();
-        assert!(manager.list().await.unwrap().is_empty());
+    for request in [everything("a"), with_user("a")] {
+        for wait in [0, 50, 200, 1000, 3000, 9000] {
+            let manager = kernel.manager();
+            let _ = tokio::time::timeout(Duration::from_micros(wait), manager.create(&request)).await;
+            // Waits for what is still being made, on the same instance.
+            manager.remove("a").await.unwrap();
+            assert!(manager.list().await.unwrap().is_empty());
+        }
     }
 });

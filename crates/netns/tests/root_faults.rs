@@ -13,7 +13,7 @@ mod kernel;
 use std::collections::BTreeMap;
 
 use hull_netns::{CreateRequest, NetNsManager};
-use kernel::{everything, root_test};
+use kernel::{everything, root_test, with_user};
 
 root_test!(every_fault_leaves_nothing, async |kernel| {
     let manager = kernel.manager();
@@ -30,6 +30,16 @@ root_test!(every_fault_leaves_nothing, async |kernel| {
             manager.create(&request).await.expect_err(&name);
             assert!(manager.list().await.unwrap().is_empty(), "{name}");
             manager.create(&request).await.expect("the name is usable at once");
+            manager.remove(&name).await.unwrap();
+        }
+    }
+    for (point, hits) in [("spawn", 1), ("map", 2), ("open", 4)] {
+        for hit in 0..hits {
+            let name = format!("user-{point}-{hit}");
+            hull_failpoint::configure(&format!("netns.user.{point}={hit}*off->1*error(no)")).unwrap();
+            manager.create(&with_user(&name)).await.expect_err(&name);
+            assert!(manager.list().await.unwrap().is_empty(), "{name}");
+            manager.create(&with_user(&name)).await.expect("the name is usable at once");
             manager.remove(&name).await.unwrap();
         }
     }

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! async fn create ── spawn_blocking ── fresh thread: unshare, hostname, sysctls, bind mounts; ends
+//!        │                                 with a user namespace: enter what the helper made, instead
 //!        └ future dropped? the result is dropped on the other side, and its Drop unpins
 //! ```
 //! Calls for one id wait for each other inside one instance, so a remove that follows a cancelled
@@ -14,8 +15,10 @@ mod enter;
 mod pin;
 mod share;
 mod unpin;
+mod userns;
 mod verify;
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -33,8 +36,19 @@ pub struct LinuxConfig {
     pub netns_dir: PathBuf,
     /// What the names in `netns_dir` begin with, so that others can tell ours.
     pub prefix: String,
-    /// The folder of ipc and uts namespaces.
+    /// The folder of user, ipc and uts namespaces.
     pub ns_dir: PathBuf,
+    /// Who makes user namespaces.
+    pub helper: Helper,
+}
+
+/// A program that calls [`crate::helper::run_if_asked`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Helper {
+    /// Its path.
+    pub program: PathBuf,
+    /// What it needs to hear; the kinds of namespaces come after that.
+    pub args: Vec<OsString>,
 }
 
 /// Pins namespaces of the kernel. Needs CAP_SYS_ADMIN.
@@ -52,7 +66,15 @@ impl Default for LinuxConfig {
             netns_dir: PathBuf::from("/run/netns"),
             prefix: "hull-".to_owned(),
             ns_dir: PathBuf::from("/run/hull/ns"),
+            helper: Helper::default(),
         }
+    }
+}
+
+impl Default for Helper {
+    /// This very program, also where its file has been replaced meanwhile.
+    fn default() -> Self {
+        Self { program: PathBuf::from("/proc/self/exe"), args: vec![OsString::from(crate::helper::ARGUMENT)] }
     }
 }
 
@@ -60,11 +82,11 @@ impl LinuxConfig {
     fn path(&self, kind: Kind, id: &str) -> PathBuf {
         match kind {
             Kind::Net => self.netns_dir.join(format!("{}{id}", self.prefix)),
-            Kind::Ipc | Kind::Uts => self.folder(id).join(kind.name()),
+            Kind::User | Kind::Ipc | Kind::Uts => self.folder(id).join(kind.name()),
         }
     }
 
-    /// The folder of a pod's ipc and uts namespaces.
+    /// The folder of a pod's user, ipc and uts namespaces.
     fn folder(&self, id: &str) -> PathBuf {
         self.ns_dir.join(id)
     }

@@ -11,8 +11,11 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::sethostname;
 
+use rustix::thread::{Uid, set_thread_res_uid};
+
 use super::enter::on_fresh_thread;
 use super::share::{make_dir, make_shared};
+use super::userns::{self, Made};
 use super::verify::{Found, find};
 use super::{LinuxConfig, io_error, unpin};
 use crate::request::{Kind, Sysctl};
@@ -40,6 +43,7 @@ pub(super) fn create(layout: &LinuxConfig, request: CreateRequest, sysctls: Vec<
         .map(|kind| (kind, layout.path(kind, &id)))
         .collect();
     let namespaces = PodNamespaces {
+        user: path_of(&pins, Kind::User),
         network: path_of(&pins, Kind::Net).map(NetNsPath::unverified),
         ipc: path_of(&pins, Kind::Ipc),
         uts: path_of(&pins, Kind::Uts),
@@ -62,7 +66,9 @@ fn on_thread(
     pins: Vec<(Kind, PathBuf)>,
 ) -> Result<()> {
     let path = layout.path(Kind::Net, &request.id);
-    on_fresh_thread("netns-create", move || make_and_pin(&request, &sysctls, &pins))
+    let kinds: Vec<Kind> = pins.iter().map(|(kind, _)| *kind).collect();
+    let made = request.user.as_ref().map(|ids| userns::make(&layout.helper, ids, &kinds)).transpose()?;
+    on_fresh_thread("netns-create", move || make_and_pin(&request, &sysctls, &pins, made.as_ref()))
         .map_err(io_error("start a thread that makes", &path))?
 }
 
@@ -86,7 +92,7 @@ fn make_dirs(layout: &LinuxConfig, request: &CreateRequest) -> Result<()> {
         make_dir(&layout.netns_dir, 0o755)?;
         make_shared(&layout.netns_dir)?;
     }
-    if request.ipc || request.uts {
+    if request.user.is_some() || request.ipc || request.uts {
         make_dir(&layout.ns_dir, 0o711)?;
         make_dir(&layout.folder(&request.id), 0o711)?;
     }
@@ -97,43 +103,75 @@ fn path_of(pins: &[(Kind, PathBuf)], wanted: Kind) -> Option<PathBuf> {
     pins.iter().find(|(kind, _)| *kind == wanted).map(|(_, path)| path.clone())
 }
 
-/// Runs on the thread that ends afterwards; what it unshares ends with it unless pinned.
-fn make_and_pin(request: &CreateRequest, sysctls: &[Sysctl], pins: &[(Kind, PathBuf)]) -> Result<()> {
-    let flags = pins.iter().fold(0, |flags, (kind, _)| flags | kind.clone_flag());
+/// Runs on the thread that ends afterwards; what it unshares ends with it unless pinned. `made`: there are namespaces
+/// of the helper's already.
+fn make_and_pin(
+    request: &CreateRequest,
+    sysctls: &[Sysctl],
+    pins: &[(Kind, PathBuf)],
+    made: Option<&Made>,
+) -> Result<()> {
     let here = Path::new("/proc/thread-self/ns");
     failpoint!("netns.create.unshare").map_err(io_error("unshare", here))?;
-    #[expect(clippy::disallowed_methods, reason = "this thread ends after the work")]
-    unshare(CloneFlags::from_bits_truncate(flags)).map_err(io_error("unshare", here))?;
+    match made {
+        Some(made) => made.enter().map_err(io_error("enter namespaces of a user namespace,", here))?,
+        None => unshare_all(pins).map_err(io_error("unshare", here))?,
+    }
     if request.uts && !request.hostname.is_empty() {
         failpoint!("netns.create.hostname").map_err(io_error("set host name", here))?;
         sethostname(&request.hostname).map_err(io_error("set host name", here))?;
     }
-    sysctls.iter().try_for_each(write_sysctl)?;
-    let mut made = Vec::new();
-    let result = pins.iter().try_for_each(|(kind, path)| pin(&request.id, *kind, path, &mut made));
+    let root = request.user.as_ref().and_then(|ids| ids.host_uid(0));
+    sysctls.iter().try_for_each(|sysctl| write_sysctl(sysctl, root))?;
+    let mut pinned = Vec::new();
+    let result = pins.iter().try_for_each(|(kind, path)| {
+        let own = || here.join(kind.name());
+        let source = made.and_then(|made| made.path(*kind)).unwrap_or_else(own);
+        pin(&request.id, &source, path, &mut pinned)
+    });
     if result.is_err() {
-        made.iter().for_each(|path| undo(path));
+        pinned.iter().for_each(|path| undo(path));
     }
     result
 }
 
-fn write_sysctl(sysctl: &Sysctl) -> Result<()> {
-    let written = || -> io::Result<()> {
-        failpoint!("netns.create.sysctl")?;
-        let path = Path::new("/proc/sys").join(&sysctl.path);
-        let mut file = OpenOptions::new().write(true).open(path)?;
-        // One write: the kernel takes each as the whole value.
-        let length = file.write(sysctl.value.as_bytes())?;
-        if length == sysctl.value.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
-    };
-    written().map_err(|source| Error::Sysctl {
-        name: sysctl.name.clone(),
-        value: sysctl.value.clone(),
-        source,
-    })
+fn unshare_all(pins: &[(Kind, PathBuf)]) -> nix::Result<()> {
+    let flags = pins.iter().fold(0, |flags, (kind, _)| flags | kind.clone_flag());
+    #[expect(clippy::disallowed_methods, reason = "this thread ends after the work")]
+    unshare(CloneFlags::from_bits_truncate(flags))
 }
 
-fn pin(id: &str, kind: Kind, path: &Path, made: &mut Vec<PathBuf>) -> Result<()> {
+/// `pod_root`: the host's id of the root of the pod's user namespace. Of that namespace's sysctls some are the
+/// host's root's to set and some, on newer kernels, the pod's root's alone (`ipc_permissions`).
+fn write_sysctl(sysctl: &Sysctl, pod_root: Option<u32>) -> Result<()> {
+    let written = match (set(sysctl), pod_root) {
+        (Err(error), Some(root)) if error.kind() == io::ErrorKind::PermissionDenied => {
+            as_user(root, || set(sysctl)).and_then(|result| result)
+        }
+        (written, _) => written,
+    };
+    written.map_err(|source| Error::Sysctl { name: sysctl.name.clone(), value: sysctl.value.clone(), source })
+}
+
+fn set(sysctl: &Sysctl) -> io::Result<()> {
+    failpoint!("netns.create.sysctl")?;
+    let path = Path::new("/proc/sys").join(&sysctl.path);
+    let mut file = OpenOptions::new().write(true).open(path)?;
+    // One write: the kernel takes each as the whole value.
+    let length = file.write(sysctl.value.as_bytes())?;
+    if length == sysctl.value.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
+}
+
+/// Lets this thread, and no other, be somebody else for a moment.
+fn as_user<T>(user: u32, work: impl FnOnce() -> T) -> io::Result<T> {
+    let (root, user) = (Uid::ROOT, Uid::from_raw(user));
+    set_thread_res_uid(root, user, root)?;
+    let result = work();
+    set_thread_res_uid(root, root, root)?;
+    Ok(result)
+}
+
+fn pin(id: &str, source: &Path, path: &Path, made: &mut Vec<PathBuf>) -> Result<()> {
     failpoint!("netns.create.file").map_err(io_error("make file", path))?;
     // Exclusive: two daemons on one folder must not pin two namespaces on one name.
     match OpenOptions::new().write(true).create_new(true).mode(PIN_MODE).open(path) {
@@ -144,8 +182,7 @@ fn pin(id: &str, kind: Kind, path: &Path, made: &mut Vec<PathBuf>) -> Result<()>
         Err(error) => return Err(io_error("make file", path)(error)),
     }
     failpoint!("netns.create.mount").map_err(io_error("mount a namespace on", path))?;
-    let source = Path::new("/proc/thread-self/ns").join(kind.name());
-    mount(Some(&source), path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+    mount(Some(source), path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
         .map_err(io_error("mount a namespace on", path))
 }
 

@@ -37,6 +37,7 @@ pub(super) fn open_all(layout: &LinuxConfig, id: &str) -> Result<PodNamespaces> 
         }
     };
     let namespaces = PodNamespaces {
+        user: found(Kind::User)?,
         network: found(Kind::Net)?.map(NetNsPath::unverified),
         ipc: found(Kind::Ipc)?,
         uts: found(Kind::Uts)?,

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hull_netns::contract::Subject;
-use hull_netns::{CreateRequest, LinuxConfig, LinuxNetNs, NetNsManager};
+use hull_netns::{
+    CreateRequest, Helper, IdMapping, LinuxConfig, LinuxNetNs, NetNsManager, UserMappings, helper,
+};
 use nix::mount::{MntFlags, umount2};
 
 /// Private folders, checked for remains and unmounted at the end.
@@ -20,11 +22,15 @@ impl Kernel {
         Self { dir: tempfile::tempdir().unwrap() }
     }
 
-    fn config(&self) -> LinuxConfig {
+    pub(crate) fn config(&self) -> LinuxConfig {
         LinuxConfig {
             netns_dir: self.dir.path().join("netns"),
             prefix: "hull-".to_owned(),
             ns_dir: self.dir.path().join("ns"),
+            helper: Helper {
+                program: env!("CARGO_BIN_EXE_hull-netns-helper").into(),
+                args: vec![helper::ARGUMENT.into()],
+            },
         }
     }
 
@@ -102,6 +108,12 @@ pub(crate) fn everything(id: &str) -> CreateRequest {
         hostname: "pod-a".to_owned(),
         ..Default::default()
     }
+}
+
+/// As [`everything`], in a user namespace.
+pub(crate) fn with_user(id: &str) -> CreateRequest {
+    let ids = vec![IdMapping { container_id: 0, host_id: 100_000, length: 65536 }];
+    CreateRequest { user: Some(UserMappings { uids: ids.clone(), gids: ids }), ..everything(id) }
 }
 
 macro_rules! root_test {

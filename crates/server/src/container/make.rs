@@ -79,7 +79,8 @@ async fn make(
     let record = ctx.container_record(container, &status);
     operation.step("container.create.record", ctx.records.put_container(record)).await?;
     operation.step("container.create.files", files(ctx, meta)).await?;
-    let root = RootRequest { image_id: image.id.clone(), dir: ctx.layout.container_dir(&meta.id) };
+    let root =
+        RootRequest { image_id: image.id.clone(), dir: ctx.layout.container_dir(&meta.id), userns: None };
     let rootfs = operation.step("container.create.root", ctx.images.prepare_root(&root)).await?;
     let images = match meta.image_mounts.is_empty() {
         true => HashMap::new(),
@@ -149,7 +150,7 @@ async fn image_mounts(ctx: &Context, meta: &ContainerMeta) -> Result<HashMap<usi
     let mut roots = HashMap::new();
     for mount in &meta.image_mounts {
         let dir = ctx.layout.image_mount(&meta.id, mount.index);
-        let root = RootRequest { image_id: mount.image_id.clone(), dir };
+        let root = RootRequest { image_id: mount.image_id.clone(), dir, userns: None };
         roots.insert(mount.index, ctx.images.prepare_root(&root).await?);
     }
     Ok(roots)

@@ -240,6 +240,7 @@ fn namespaces(meta: &SandboxMeta) -> hull_netns::CreateRequest {
     let sysctls = meta.config.linux.as_ref().map(|linux| linux.sysctls.clone()).unwrap_or_default();
     hull_netns::CreateRequest {
         id: meta.id.clone(),
+        user: None,
         network: own_network,
         ipc: own_ipc,
         uts: own_network,

@@ -67,6 +67,7 @@ impl Fixture {
             },
             image: ImageConfig { cmd: strings(&["sh"]), ..Default::default() },
             namespaces: PodNamespaces {
+                user: None,
                 network: Some(NetNsPath::unverified("/run/netns/hull-pod")),
                 ipc: Some("/run/hull/ns/pod/ipc".into()),
                 uts: Some("/run/hull/ns/pod/uts".into()),
