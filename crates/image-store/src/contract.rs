@@ -110,7 +110,7 @@ async fn several_images_of_one_archive_are_all_there(store: &dyn ImageStore, dir
     assert_eq!(ids, [a.id(), b.id()]);
     // The layer is the same; removing one image must not break the other.
     store.remove("a:1").await.unwrap();
-    let request = RootRequest { image_id: b.id(), dir: dir.join("root-of-b") };
+    let request = RootRequest { image_id: b.id(), dir: dir.join("root-of-b"), userns: None };
     let root = store.prepare_root(&request).await.unwrap();
     assert!(root.join("etc/passwd").exists());
     store.remove_root(&request.dir).await.unwrap();
@@ -159,7 +159,7 @@ async fn what_is_missing_is_told_or_forgiven(store: &dyn ImageStore, dir: &Path)
     let pulled = store.pull(&PullRequest { reference: "absent".to_owned(), auth: None }).await;
     let refused = pulled.as_ref().map_err(Error::root);
     assert!(matches!(refused, Err(Error::Pull { .. })), "{pulled:?}");
-    let request = RootRequest { image_id: "0".repeat(64), dir: dir.join("no-image") };
+    let request = RootRequest { image_id: "0".repeat(64), dir: dir.join("no-image"), userns: None };
     let root = store.prepare_root(&request).await;
     assert!(matches!(root, Err(Error::NotPresent { .. })), "{root:?}");
     assert!(!request.dir.exists(), "a refused root leaves a directory");
@@ -169,7 +169,7 @@ async fn what_is_missing_is_told_or_forgiven(store: &dyn ImageStore, dir: &Path)
 async fn roots_come_and_go(store: &dyn ImageStore, dir: &Path) {
     let built = image("roots", "x");
     store.import(&built.write_archive(&dir.join("roots.tar"))).await.unwrap();
-    let request = RootRequest { image_id: built.id(), dir: dir.join("containers/c1") };
+    let request = RootRequest { image_id: built.id(), dir: dir.join("containers/c1"), userns: None };
     let root = store.prepare_root(&request).await.unwrap();
     assert_eq!(root, request.dir.join("merged"));
     assert!(root.join("etc/passwd").exists());

@@ -66,6 +66,9 @@ pub trait ImageStore: Debug + Send + Sync {
     /// Makes a container's root. What it makes derives from the request, so `remove_root` undoes a half-made one.
     async fn prepare_root(&self, request: &RootRequest) -> Result<PathBuf>;
 
+    /// Whether roots can be made for a user namespace, by path: makes one, and takes it away again.
+    async fn check_mapped_roots(&self, userns: &Path) -> Result<()>;
+
     /// Unmounts and deletes a container's root. Idempotent.
     async fn remove_root(&self, dir: &Path) -> Result<()>;
 
@@ -109,6 +112,8 @@ pub struct RootRequest {
     pub image_id: String,
     /// A directory of this container alone, on the store's file system; need not exist. `upper`, `work` and `merged` are made in it.
     pub dir: PathBuf,
+    /// The path of the user namespace whose ids own the root: root inside is root in the image. `None`: the host's.
+    pub userns: Option<PathBuf>,
 }
 
 /// An image.

@@ -195,6 +195,11 @@ impl ImageStore for LocalImageStore {
         self.run(move |inner, _| inner.prepare_root(&request)).await
     }
 
+    async fn check_mapped_roots(&self, userns: &Path) -> Result<()> {
+        let userns = userns.to_owned();
+        self.run(move |inner, _| inner.check_mapped_roots(&userns)).await
+    }
+
     async fn remove_root(&self, dir: &Path) -> Result<()> {
         let dir = dir.to_owned();
         self.run(move |inner, _| inner.remove_root(&dir)).await

@@ -4,7 +4,7 @@
 //! A root is a plain directory `merged` with `etc/passwd` and `etc/group`, so that a server can look up users in it
 //! without privileges. Operations for [`fail_next`](MockImageStore::fail_next) and
 //! [`delay_next`](MockImageStore::delay_next) have the names of the trait's methods: `pull`, `import`, `remove`,
-//! `prepare_root`, `remove_root`, `root_usage`, `usage`.
+//! `prepare_root`, `check_mapped_roots`, `remove_root`, `root_usage`, `usage`.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::{Path, PathBuf};
@@ -283,6 +283,10 @@ impl ImageStore for MockImageStore {
         made.map_err(|source| Error::Io { step: "make root in", path: request.dir.clone(), source })?;
         self.lock().roots.insert(request.dir.clone(), image.id.clone());
         Ok(merged)
+    }
+
+    async fn check_mapped_roots(&self, _userns: &Path) -> Result<()> {
+        self.enter("check_mapped_roots").await
     }
 
     async fn remove_root(&self, dir: &Path) -> Result<()> {

@@ -5,6 +5,7 @@
 //! <container dir>/upper    what the container wrote
 //! <container dir>/work     overlay's own
 //! <container dir>/merged   the mount: the container's root
+//! <container dir>/lowers   layers with mapped ids, for a moment and on older kernels ([`idmap`])
 //! ```
 //! Layers are given one by one (`lowerdir+`, Linux 6.8); before that in one string, which is a page long: when
 //! their paths do not fit, descriptors in `/proc/self/fd` stand for them. `index=off` so that an upper directory
@@ -12,6 +13,7 @@
 //! otherwise each unmount waits until the whole file system below is written back: what a container writes into its root
 //! survives the daemon, not a power cut, after which nobody mounts that root again (ADR 0010).
 
+mod idmap;
 pub(crate) mod mount;
 
 use std::fs;
@@ -23,6 +25,7 @@ use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 
+use self::idmap::Mapped;
 use crate::layer::Privileges;
 use crate::{Error, Result, tree};
 
@@ -32,6 +35,9 @@ pub const UPPER: &str = "upper";
 pub const WORK: &str = "work";
 /// The mount point.
 pub const MERGED: &str = "merged";
+
+/// Where layers with mapped ids are attached, on kernels that want that.
+const LOWERS: &str = "lowers";
 
 /// Mounts on top of each other that are taken away; more are not ours.
 const MAX_STACKED: usize = 64;
@@ -47,6 +53,8 @@ pub(crate) struct Mount<'a> {
     pub(crate) empty: &'a Path,
     /// Which attribute marks opaque directories.
     pub(crate) privileges: Privileges,
+    /// The user namespace, by path, that the root is for: its ids own what is seen and what is written.
+    pub(crate) userns: Option<&'a Path>,
 }
 
 /// Makes and mounts a root; one that is already mounted is left as it is.
@@ -64,10 +72,15 @@ pub(crate) fn prepare(mount: &Mount<'_>) -> Result<PathBuf> {
     for (name, mode) in [(UPPER, 0o755), (WORK, 0o700), (MERGED, 0o755)] {
         make_dir(&mount.dir.join(name), mode, false)?;
     }
-    copy_root_attributes(&lowers[0], &mount.dir.join(UPPER))?;
+    let mapped = mount.userns.map(|userns| Mapped::new(&lowers, userns)).transpose()?;
+    let top = mapped.as_ref().map_or_else(|| lowers[0].clone(), |mapped| mapped.path(&lowers[0]));
+    copy_root_attributes(&top, &mount.dir.join(UPPER))?;
     forget_volatile(&mount.dir.join(WORK))?;
     failpoint!("image-store.root.mount").map_err(io_error("mount", &merged))?;
-    mount::overlay(&lowers, mount.dir)?;
+    match &mapped {
+        Some(mapped) => mapped.overlay(&lowers, mount.dir)?,
+        None => mount::overlay(&lowers, mount.dir)?,
+    }
     Ok(merged)
 }
 
@@ -130,27 +143,30 @@ fn is_mount_point(path: &Path) -> Result<bool> {
 
 /// Takes every mount off a root, at once for whoever looks; files still open keep it alive in the kernel.
 pub(crate) fn unmount(dir: &Path) -> Result<()> {
-    let merged = dir.join(MERGED);
+    unmount_all(&dir.join(MERGED)).and(unmount_all(&dir.join(LOWERS)))
+}
+
+fn unmount_all(path: &Path) -> Result<()> {
     for _ in 0..MAX_STACKED {
-        if !is_mount_point(&merged)? {
+        if !is_mount_point(path)? {
             return Ok(());
         }
-        failpoint!("image-store.root.unmount").map_err(io_error("unmount", &merged))?;
-        match rustix::mount::unmount(&merged, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+        failpoint!("image-store.root.unmount").map_err(io_error("unmount", path))?;
+        match rustix::mount::unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
             Ok(()) => {}
             Err(Errno::INVAL | Errno::NOENT) => return Ok(()),
-            Err(error) => return Err(io_error("unmount", &merged)(error.into())),
+            Err(error) => return Err(io_error("unmount", path)(error.into())),
         }
     }
     let source = std::io::Error::other(format!("still mounted after {MAX_STACKED} times"));
-    Err(io_error("unmount", &merged)(source))
+    Err(io_error("unmount", path)(source))
 }
 
 /// Deletes what a root was made of; the container's directory itself too unless something else is in it. Goes on
 /// after a failure and returns the first.
 pub(crate) fn delete(dir: &Path) -> Result<()> {
     let mut first = Ok(());
-    for name in [MERGED, WORK, UPPER] {
+    for name in [MERGED, LOWERS, WORK, UPPER] {
         let path = dir.join(name);
         let deleted = failpoint!("image-store.root.delete").map_err(io_error("delete", &path));
         let deleted = deleted.and_then(|()| tree::remove(&path));

@@ -53,7 +53,7 @@ async fn after_a_fault_at_any_step_the_next_try_succeeds_and_nothing_is_left() {
     let plain = std::fs::read(image.write_archive(&bench.work().join("plain.tar"))).unwrap();
     let archive = bench.work().join("image.tar.zst");
     std::fs::write(&archive, zstd::bulk::compress(&plain, 1).unwrap()).unwrap();
-    let request = RootRequest { image_id: image.id(), dir: bench.work().join("c") };
+    let request = RootRequest { image_id: image.id(), dir: bench.work().join("c"), userns: None };
 
     for point in IMPORT {
         for passes in 0..6 {

@@ -24,7 +24,7 @@ macro_rules! needs_root {
 }
 
 fn request(image: &ImageBuilder, dir: &Path) -> RootRequest {
-    RootRequest { image_id: image.id(), dir: dir.to_owned() }
+    RootRequest { image_id: image.id(), dir: dir.to_owned(), userns: None }
 }
 
 async fn import(store: &LocalImageStore, bench: &Bench, image: &ImageBuilder) {

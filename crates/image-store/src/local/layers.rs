@@ -252,17 +252,27 @@ fn check_blob(blob: &mut HashingReader<impl Read>, layer: &FoundLayer) -> std::r
 /// whose record was lost does not make a running container lose its files.)
 fn is_mounted(layer: &Path) -> bool {
     let path = layer.as_os_str().as_encoded_bytes();
-    // The table escapes what is not plain; the last 64 characters always are. Without the rest a mount of
-    // another store's equal layer counts too: that only keeps a layer too long.
-    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-".contains(byte);
-    let wanted = if path.iter().all(is_plain) { path } else { &path[path.len().saturating_sub(64)..] };
     match fs::read("/proc/self/mountinfo") {
-        Ok(table) => table.windows(wanted.len()).any(|window| window == wanted),
+        Ok(table) => is_named(&table, path),
         Err(error) => {
             tracing::warn!(%error, "cannot read /proc/self/mountinfo; unused layers stay");
             true
         }
     }
+}
+
+/// The table escapes what is not plain; the last 64 characters always are. Without the rest, and where a layer is
+/// named in a clone of the directory of layers (its ids are mapped), a mount of another store's equal layer
+/// counts too: that only keeps a layer too long.
+fn is_named(table: &[u8], path: &[u8]) -> bool {
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-".contains(byte);
+    let (parent, name) = path.split_at(path.len().saturating_sub(64));
+    let parent = parent.iter().all(is_plain).then_some(parent);
+    let named = table.windows(name.len()).enumerate().filter(|(_, window)| *window == name);
+    named.map(|(at, _)| &table[..at]).any(|before| match parent {
+        Some(parent) => before.ends_with(parent) || !before.ends_with(b"/layers/"),
+        None => true,
+    })
 }
 
 pub(super) fn hex_of(diff_id: &str) -> &str {

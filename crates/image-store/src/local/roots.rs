@@ -47,7 +47,22 @@ impl Inner {
             lowers: &lowers,
             empty: &self.config.root.join("empty"),
             privileges: self.config.privileges,
+            userns: request.userns.as_deref(),
         })
+    }
+
+    pub(super) fn check_mapped_roots(&self, userns: &Path) -> Result<()> {
+        let dir = self.temporary("mapped-root");
+        let made = overlay::prepare(&Mount {
+            dir: &dir,
+            lowers: &[],
+            empty: &self.config.root.join("empty"),
+            privileges: self.config.privileges,
+            userns: Some(userns),
+        });
+        // Also what is half made; the first failure tells most.
+        let removed = overlay::unmount(&dir).and_then(|()| overlay::delete(&dir));
+        made.and(removed)
     }
 
     /// The image cannot go between being found and being leased: removing takes the same lock.
