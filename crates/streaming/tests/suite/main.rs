@@ -8,7 +8,7 @@ mod handler;
 mod hostile;
 mod http;
 mod life;
-mod spdy;
 mod tls;
 mod websocket;
-mod ws;
+
+use hull_stream_client::{spdy, ws};

@@ -7,29 +7,58 @@ use tokio::net::TcpStream;
 
 use crate::http::{ask, connect, soon, spdy_headers};
 
-const DICTIONARY: &[u8] = include_bytes!("../data/spdy3.dictionary");
+/// What every header block is compressed against.
+pub const DICTIONARY: &[u8] = include_bytes!("../data/spdy3.dictionary");
 
+/// What a server sends.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Frame {
+pub enum Frame {
+    /// SYN_REPLY: this stream is accepted.
     Reply(u32),
-    Data { stream: u32, fin: bool, bytes: Vec<u8> },
-    Reset { stream: u32, status: u32 },
+    /// Bytes.
+    Data {
+        /// Of this stream.
+        stream: u32,
+        /// Whether they are the last.
+        fin: bool,
+        /// May be none.
+        bytes: Vec<u8>,
+    },
+    /// RST_STREAM.
+    Reset {
+        /// This stream is over.
+        stream: u32,
+        /// Why: 5 is CANCEL.
+        status: u32,
+    },
+    /// PING, with its id.
     Ping(u32),
-    GoAway { last: u32, status: u32 },
+    /// GOAWAY.
+    GoAway {
+        /// The last stream that was accepted.
+        last: u32,
+        /// 0: all is well.
+        status: u32,
+    },
 }
 
-pub(crate) struct Writer<S> {
+/// The sending half.
+#[derive(Debug)]
+pub struct Writer<S> {
     io: WriteHalf<S>,
     zlib: Compress,
     next: u32,
 }
 
-pub(crate) struct Reader<S> {
+/// The receiving half.
+#[derive(Debug)]
+pub struct Reader<S> {
     io: ReadHalf<S>,
     zlib: Decompress,
 }
 
-pub(crate) fn client<S: AsyncRead + AsyncWrite>(io: S) -> (Reader<S>, Writer<S>) {
+/// A client on a connection that is upgraded already, or on a tunnel.
+pub fn client<S: AsyncRead + AsyncWrite>(io: S) -> (Reader<S>, Writer<S>) {
     let (read, write) = tokio::io::split(io);
     let mut zlib = Compress::new(Compression::best(), true);
     zlib.set_dictionary(DICTIONARY).unwrap();
@@ -37,14 +66,15 @@ pub(crate) fn client<S: AsyncRead + AsyncWrite>(io: S) -> (Reader<S>, Writer<S>)
 }
 
 /// Upgrades; the client's two halves.
-pub(crate) async fn dial(url: &str, protocol: &str) -> (Reader<TcpStream>, Writer<TcpStream>) {
+pub async fn dial(url: &str, protocol: &str) -> (Reader<TcpStream>, Writer<TcpStream>) {
     let mut stream = connect(url).await;
     let answer = ask(&mut stream, "POST", url, &spdy_headers(protocol)).await;
     assert_eq!(answer.status, 101, "{}", answer.head);
     client(stream)
 }
 
-pub(crate) fn control(kind: u16, flags: u8, payload: &[u8]) -> Vec<u8> {
+/// A control frame.
+pub fn control(kind: u16, flags: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![0x80, 3];
     frame.extend(kind.to_be_bytes());
     frame.extend(((u32::from(flags) << 24) | payload.len() as u32).to_be_bytes());
@@ -53,13 +83,17 @@ pub(crate) fn control(kind: u16, flags: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 impl<S: AsyncWrite> Writer<S> {
-    pub(crate) async fn raw(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+    /// Sends bytes as they are.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub async fn raw(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         self.io.write_all(bytes).await?;
         self.io.flush().await
     }
 
     /// The header block, compressed after all earlier ones.
-    pub(crate) fn block(&mut self, headers: &[(&str, &str)]) -> Vec<u8> {
+    pub fn block(&mut self, headers: &[(&str, &str)]) -> Vec<u8> {
         let mut block = (headers.len() as u32).to_be_bytes().to_vec();
         for text in headers.iter().flat_map(|(name, value)| [name, value]) {
             block.extend((text.len() as u32).to_be_bytes());
@@ -70,38 +104,49 @@ impl<S: AsyncWrite> Writer<S> {
         out
     }
 
-    pub(crate) async fn syn(&mut self, stream: u32, headers: &[(&str, &str)]) {
+    /// SYN_STREAM with an id of the caller's choice.
+    pub async fn syn(&mut self, stream: u32, headers: &[(&str, &str)]) {
         let payload = [&stream.to_be_bytes()[..], &[0; 6], &self.block(headers)].concat();
         self.raw(&control(1, 0, &payload)).await.unwrap();
     }
 
-    pub(crate) async fn open(&mut self, headers: &[(&str, &str)]) -> u32 {
+    /// Opens the next stream; its id.
+    pub async fn open(&mut self, headers: &[(&str, &str)]) -> u32 {
         let stream = self.next;
         self.next += 2;
         self.syn(stream, headers).await;
         stream
     }
 
-    pub(crate) async fn send(&mut self, stream: u32, bytes: &[u8], fin: bool) -> std::io::Result<()> {
+    /// DATA.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub async fn send(&mut self, stream: u32, bytes: &[u8], fin: bool) -> std::io::Result<()> {
         let mut frame = stream.to_be_bytes().to_vec();
         frame.extend(((u32::from(fin) << 24) | bytes.len() as u32).to_be_bytes());
         frame.extend(bytes);
         self.raw(&frame).await
     }
 
-    pub(crate) async fn reset(&mut self, stream: u32) {
+    /// RST_STREAM(CANCEL).
+    pub async fn reset(&mut self, stream: u32) {
         let payload = [stream.to_be_bytes(), 5u32.to_be_bytes()].concat();
         self.raw(&control(3, 0, &payload)).await.unwrap();
     }
 
-    pub(crate) async fn ping(&mut self, id: u32) {
+    /// PING.
+    pub async fn ping(&mut self, id: u32) {
         self.raw(&control(6, 0, &id.to_be_bytes())).await.unwrap();
     }
 }
 
 impl<S: AsyncRead> Reader<S> {
     /// The next frame; `None` at the end.
-    pub(crate) async fn frame(&mut self) -> std::io::Result<Option<Frame>> {
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub async fn frame(&mut self) -> std::io::Result<Option<Frame>> {
         let mut head = [0; 8];
         if self.io.read(&mut head[..1]).await? == 0 {
             return Ok(None);
@@ -127,7 +172,7 @@ impl<S: AsyncRead> Reader<S> {
     }
 
     /// The next frame, which must come.
-    pub(crate) async fn next(&mut self) -> Frame {
+    pub async fn next(&mut self) -> Frame {
         soon("a frame", self.frame()).await.unwrap().expect("a frame, not the end")
     }
 
@@ -144,28 +189,36 @@ impl<S: AsyncRead> Reader<S> {
     }
 }
 
-/// The streams of an exec in the order in which clients open them.
-pub(crate) struct Exec<S> {
-    pub(crate) reader: Reader<S>,
-    pub(crate) writer: Writer<S>,
+/// The streams of an exec or attach, in the order in which clients open them.
+#[derive(Debug)]
+pub struct Exec<S> {
+    /// From the server.
+    pub reader: Reader<S>,
+    /// To the server.
+    pub writer: Writer<S>,
     /// Stream ids by type.
-    pub(crate) ids: Vec<(String, u32)>,
+    pub ids: Vec<(String, u32)>,
 }
 
-/// What came of an exec.
+/// What came of an exec or attach.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Outcome {
-    pub(crate) stdout: Vec<u8>,
-    pub(crate) stderr: Vec<u8>,
-    pub(crate) error: String,
+pub struct Outcome {
+    /// All output.
+    pub stdout: Vec<u8>,
+    /// All error output.
+    pub stderr: Vec<u8>,
+    /// What came on the error stream: the status.
+    pub error: String,
 }
 
-pub(crate) async fn exec(url: &str, protocol: &str, types: &str) -> Exec<TcpStream> {
+/// Upgrades and opens the streams, whose types are separated by spaces.
+pub async fn exec(url: &str, protocol: &str, types: &str) -> Exec<TcpStream> {
     let (reader, writer) = dial(url, protocol).await;
     open_exec(reader, writer, types).await
 }
 
-pub(crate) async fn open_exec<S: AsyncRead + AsyncWrite>(
+/// Opens the streams, whose types are separated by spaces.
+pub async fn open_exec<S: AsyncRead + AsyncWrite>(
     mut reader: Reader<S>,
     mut writer: Writer<S>,
     types: &str,
@@ -180,18 +233,20 @@ pub(crate) async fn open_exec<S: AsyncRead + AsyncWrite>(
 }
 
 impl<S: AsyncRead + AsyncWrite> Exec<S> {
-    pub(crate) fn id(&self, name: &str) -> u32 {
+    /// The id of a stream.
+    pub fn id(&self, name: &str) -> u32 {
         self.ids.iter().find(|(own, _)| own == name).map(|(_, id)| *id).unwrap()
     }
 
-    pub(crate) async fn stdin(&mut self, bytes: &[u8], fin: bool) {
+    /// Sends input.
+    pub async fn stdin(&mut self, bytes: &[u8], fin: bool) {
         let id = self.id("stdin");
         self.writer.send(id, bytes, fin).await.unwrap();
     }
 
     /// Reads to the end, as a client does that closes once it has seen the good-bye. Checks the order of things:
     /// nothing follows a stream's end, and output precedes the status.
-    pub(crate) async fn finish(mut self) -> Outcome {
+    pub async fn finish(mut self) -> Outcome {
         let mut outcome = Outcome::default();
         let mut ended: Vec<u32> = Vec::new();
         let (error, stdout) = (self.id("error"), self.ids.iter().find(|(name, _)| name == "stdout"));

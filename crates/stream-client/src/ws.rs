@@ -10,10 +10,16 @@ use crate::http::{ask, connect, soon, ws_headers};
 
 const MASK: [u8; 4] = [0x12, 0x34, 0x56, 0x78];
 
-pub(crate) struct Writer(WriteHalf<TcpStream>);
-pub(crate) struct Reader(ReadHalf<TcpStream>);
+/// The sending half.
+#[derive(Debug)]
+pub struct Writer(WriteHalf<TcpStream>);
 
-pub(crate) async fn dial(url: &str, protocol: &str) -> (Reader, Writer) {
+/// The receiving half.
+#[derive(Debug)]
+pub struct Reader(ReadHalf<TcpStream>);
+
+/// Upgrades; the client's two halves.
+pub async fn dial(url: &str, protocol: &str) -> (Reader, Writer) {
     let mut stream = connect(url).await;
     let answer = ask(&mut stream, "GET", url, &ws_headers(protocol)).await;
     assert_eq!(answer.status, 101, "{}", answer.head);
@@ -24,8 +30,11 @@ pub(crate) async fn dial(url: &str, protocol: &str) -> (Reader, Writer) {
 }
 
 impl Writer {
-    /// A frame; `first` is its first byte.
-    pub(crate) async fn frame(&mut self, first: u8, payload: &[u8]) -> io::Result<()> {
+    /// Sends a frame; `first` is its first byte.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub async fn frame(&mut self, first: u8, payload: &[u8]) -> io::Result<()> {
         let mut frame = vec![first];
         match payload.len() {
             length @ 0..126 => frame.push(0x80 | length as u8),
@@ -43,22 +52,28 @@ impl Writer {
         self.0.write_all(&frame).await
     }
 
-    pub(crate) async fn binary(&mut self, channel: u8, bytes: &[u8]) {
+    /// Sends a binary message on a channel.
+    pub async fn binary(&mut self, channel: u8, bytes: &[u8]) {
         self.frame(0x82, &[&[channel], bytes].concat()).await.unwrap();
     }
 
-    pub(crate) async fn close(&mut self) {
+    /// Sends a close frame: all is well.
+    pub async fn close(&mut self) {
         self.frame(0x88, &1000u16.to_be_bytes()).await.unwrap();
     }
 
-    pub(crate) async fn raw(&mut self, bytes: &[u8]) {
+    /// Sends bytes as they are.
+    pub async fn raw(&mut self, bytes: &[u8]) {
         self.0.write_all(bytes).await.unwrap();
     }
 }
 
 impl Reader {
     /// The next frame's first byte and payload; `None` at the end.
-    pub(crate) async fn frame(&mut self) -> io::Result<Option<(u8, Vec<u8>)>> {
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub async fn frame(&mut self) -> io::Result<Option<(u8, Vec<u8>)>> {
         let mut head = [0; 2];
         if self.0.read(&mut head[..1]).await? == 0 {
             return Ok(None);
@@ -75,13 +90,14 @@ impl Reader {
         Ok(Some((head[0], payload)))
     }
 
-    pub(crate) async fn next(&mut self) -> (u8, Vec<u8>) {
+    /// The next frame, which must come.
+    pub async fn next(&mut self) -> (u8, Vec<u8>) {
         soon("a message", self.frame()).await.unwrap().expect("a message, not the end")
     }
 }
 
 /// A byte stream through binary messages, as the tunnel's clients have it.
-pub(crate) fn tunnel((mut reader, mut writer): (Reader, Writer)) -> DuplexStream {
+pub fn tunnel((mut reader, mut writer): (Reader, Writer)) -> DuplexStream {
     let (near, far) = tokio::io::duplex(64 << 10);
     let (mut far_read, mut far_write) = tokio::io::split(far);
     tokio::spawn(async move {
