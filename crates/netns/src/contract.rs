@@ -14,8 +14,14 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::{CreateRequest, Error, IdMapping, NetNsManager, PodNamespaces, UserMappings};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::{
+    Connection, CreateRequest, DialRequest, Error, IdMapping, NetNsManager, NetNsPath, PodNamespaces,
+    UserMappings,
+};
 
 /// A backend under test.
 pub trait Subject: Debug {
@@ -24,6 +30,13 @@ pub trait Subject: Debug {
 
     /// Puts a file that is no namespace where the network namespace of `id` would be pinned.
     fn leave_file(&self, manager: &Arc<dyn NetNsManager>, id: &str);
+
+    /// Serves this many connections to a port of 127.0.0.1 in a namespace (`None`: the host's) by sending back what
+    /// comes, each until its client ends; the port.
+    fn echo(&self, network: Option<&NetNsPath>, connections: usize) -> u16;
+
+    /// A port where nobody listens, in any namespace.
+    fn silent_port(&self, manager: &Arc<dyn NetNsManager>) -> u16;
 }
 
 /// One step of a random sequence; the numbers are ids.
@@ -60,6 +73,8 @@ pub async fn all(subject: &dyn Subject) {
     a_new_instance_goes_on(subject).await;
     leftovers_are_told_and_cleaned(subject).await;
     bad_requests_make_nothing(subject).await;
+    connections_are_made_and_keep_every_byte(subject).await;
+    what_does_not_answer_is_told(subject).await;
     assert_eq!(subject.open().list().await.expect("list"), Vec::<String>::new(), "something was left behind");
 }
 
@@ -250,4 +265,74 @@ async fn bad_requests_make_nothing(subject: &dyn Subject) {
     let request = CreateRequest { hostname: "x".repeat(65), ..request(1, true) };
     assert!(matches!(manager.create(&request).await, Err(Error::InvalidHostname { .. })));
     assert_eq!(manager.list().await.expect("list"), Vec::<String>::new());
+}
+
+/// For what a noisy machine may take long for.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+async fn dial(
+    manager: &Arc<dyn NetNsManager>,
+    network: Option<&NetNsPath>,
+    port: u16,
+) -> Result<Connection, Error> {
+    manager.dial(&DialRequest { network: network.cloned(), port, deadline: PATIENCE }).await
+}
+
+/// Sends more than any buffer holds, ends, and reads all of it back.
+async fn talk(connection: Connection, number: u8) {
+    let sent: Vec<u8> =
+        (0..300_000u32).map(|n| number.wrapping_add(n.to_le_bytes()[n as usize % 3])).collect();
+    let (mut read, mut write) = tokio::io::split(connection);
+    let mut received = Vec::new();
+    let both = async {
+        tokio::try_join!(
+            async {
+                write.write_all(&sent).await?;
+                write.shutdown().await
+            },
+            read.read_to_end(&mut received)
+        )
+    };
+    tokio::time::timeout(PATIENCE, both).await.expect("a connection hangs").expect("a connection breaks");
+    assert!(received == sent, "{} bytes came back of {}, or others", received.len(), sent.len());
+}
+
+async fn connections_are_made_and_keep_every_byte(subject: &dyn Subject) {
+    const COUNT: usize = 40;
+    let manager = subject.open();
+    let made = manager.create(&request(1, false)).await.expect("create");
+    for network in [made.network, None] {
+        let port = subject.echo(network.as_ref(), COUNT);
+        let talks: Vec<_> = (0..COUNT)
+            .map(|number| {
+                let (manager, network) = (Arc::clone(&manager), network.clone());
+                tokio::spawn(async move {
+                    let connection = dial(&manager, network.as_ref(), port).await.expect("dial");
+                    talk(connection, u8::try_from(number).unwrap_or_default()).await;
+                })
+            })
+            .collect();
+        for one in talks {
+            one.await.expect("a talk");
+        }
+    }
+    manager.remove(&id(1)).await.expect("remove");
+}
+
+async fn what_does_not_answer_is_told(subject: &dyn Subject) {
+    let manager = subject.open();
+    let network = manager.create(&request(1, false)).await.expect("create").network;
+    let port = subject.silent_port(&manager);
+    for network in [network.as_ref(), None] {
+        match dial(&manager, network, port).await {
+            Err(Error::NotConnected { port: told, failures }) => {
+                assert_eq!(told, port);
+                assert!(!failures.is_empty());
+            }
+            other => panic!("nobody listens on port {port}: {other:?}"),
+        }
+    }
+    manager.remove(&id(1)).await.expect("remove");
+    let gone = dial(&manager, network.as_ref(), port).await;
+    assert!(matches!(gone, Err(Error::NotFound { .. })), "a namespace that is gone: {gone:?}");
 }

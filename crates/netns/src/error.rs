@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What can go wrong with pinned namespaces.
 
+use std::fmt::Write;
+use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// The result of a namespace operation.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -65,6 +69,22 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// Nothing answers on a port.
+    #[error("port {port} of localhost does not answer{}", listed(failures))]
+    NotConnected {
+        /// The port.
+        port: u16,
+        /// What each address said.
+        failures: Vec<(IpAddr, io::Error)>,
+    },
+    /// Connecting took too long: somebody listens, but takes no connections.
+    #[error("port {port} of localhost did not take a connection within {after:?}")]
+    TimedOut {
+        /// The port.
+        port: u16,
+        /// The limit.
+        after: Duration,
+    },
     /// A system call failed.
     #[error("{step} {}", path.display())]
     Io {
@@ -76,4 +96,30 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+}
+
+/// `: 127.0.0.1: Connection refused; ::1: ...`
+fn listed(failures: &[(IpAddr, io::Error)]) -> String {
+    let mut list = String::new();
+    for (number, (address, error)) in failures.iter().enumerate() {
+        let between = if number == 0 { ": " } else { "; " };
+        // Writing to a string cannot fail.
+        let _ = write!(list, "{between}{address}: {error}");
+    }
+    list
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_address_that_was_tried_is_told() {
+        let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
+        let failures = vec![([127, 0, 0, 1].into(), refused()), (IpAddr::V6(1.into()), refused())];
+        let told = Error::NotConnected { port: 80, failures }.to_string();
+        let expected =
+            "port 80 of localhost does not answer: 127.0.0.1: connection refused; ::1: connection refused";
+        assert_eq!(told, expected);
+    }
 }

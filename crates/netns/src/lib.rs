@@ -19,6 +19,7 @@
 
 #[cfg(feature = "contract")]
 pub mod contract;
+mod dial;
 mod error;
 pub mod helper;
 mod linux;
@@ -33,11 +34,12 @@ use std::path::{Path, PathBuf};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+pub use dial::{Connection, DialRequest};
 pub use error::{Error, Result};
 pub use linux::{Helper, LinuxConfig, LinuxNetNs, enter};
 pub use mapping::{IdMapping, UserMappings};
 
-/// Makes, verifies and removes pinned namespaces.
+/// Makes, verifies and removes pinned namespaces, and connects to what listens in them.
 #[async_trait]
 pub trait NetNsManager: Debug + Send + Sync {
     /// Makes and pins the namespaces of a pod. A leftover of the same id that is no namespace is
@@ -56,6 +58,13 @@ pub trait NetNsManager: Debug + Send + Sync {
 
     /// The ids that have something pinned, or a leftover of it that [`Self::remove`] would clean; sorted.
     async fn list(&self) -> Result<Vec<String>>;
+
+    /// Connects to a TCP port of localhost as a process in the namespace would: 127.0.0.1, and where that does not
+    /// answer ::1. Cancel-safe; nothing is left of a call that was dropped.
+    ///
+    /// [`Error::NotConnected`] if neither answers, [`Error::TimedOut`] after the request's deadline,
+    /// [`Error::NotFound`] if the namespace is gone.
+    async fn dial(&self, request: &DialRequest) -> Result<Connection>;
 }
 
 /// Which namespaces to pin for a pod, and how.

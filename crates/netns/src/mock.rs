@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Namespaces that exist in memory (or in a JSON file) alone, under the same contract.
 //!
-//! The paths it returns look like the real ones and need not exist.
+//! The paths it returns look like the real ones and need not exist. On every port of every simulated namespace, the
+//! host's included, something listens that sends back what it gets, but on those of [`MockNetNs::silence`].
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::fs;
 use std::io;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,7 +16,10 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::request::{validate, validate_id};
-use crate::{CreateRequest, Error, NetNsManager, NetNsPath, PodNamespaces, Result};
+use crate::{Connection, CreateRequest, DialRequest, Error, NetNsManager, NetNsPath, PodNamespaces, Result};
+
+/// What a simulated connection holds of what was sent and not yet read back.
+const ECHO_BUFFER: usize = 64 << 10;
 
 /// An in-memory [`NetNsManager`].
 #[derive(Debug, Default)]
@@ -28,6 +33,7 @@ struct Inner {
     state: State,
     failures: HashMap<String, VecDeque<Error>>,
     delays: HashMap<String, VecDeque<Duration>>,
+    silent: HashSet<u16>,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -69,7 +75,7 @@ impl MockNetNs {
         Ok(Self { file: Some(path), inner: Mutex::new(Inner { state, ..Inner::default() }) })
     }
 
-    /// Makes the next call of `op` (`create`, `open`, `open_path`, `remove`, `list`) fail without an
+    /// Makes the next call of `op` (`create`, `open`, `open_path`, `remove`, `list`, `dial`) fail without an
     /// effect. Several are used up in order.
     pub fn fail_next(&self, op: &str, error: Error) {
         self.lock().failures.entry(op.to_owned()).or_default().push_back(error);
@@ -96,6 +102,11 @@ impl MockNetNs {
             state.entries.insert(id.to_owned(), Entry::Leftover);
             Ok(())
         })
+    }
+
+    /// Nothing listens on this port from now on, wherever.
+    pub fn silence(&self, port: u16) {
+        self.lock().silent.insert(port);
     }
 
     /// Waits and fails as asked for `op`.
@@ -191,6 +202,20 @@ impl NetNsManager for MockNetNs {
     async fn list(&self) -> Result<Vec<String>> {
         self.begin("list").await?;
         Ok(self.lock().state.entries.keys().cloned().collect())
+    }
+
+    async fn dial(&self, request: &DialRequest) -> Result<Connection> {
+        let port = request.port;
+        let begun = tokio::time::timeout(request.deadline, self.begin("dial")).await;
+        begun.map_err(|_| Error::TimedOut { port, after: request.deadline })??;
+        if let Some(network) = &request.network {
+            self.open_path(network.as_path()).await?;
+        }
+        if self.lock().silent.contains(&port) {
+            let refused = io::Error::from_raw_os_error(libc::ECONNREFUSED);
+            return Err(Error::NotConnected { port, failures: vec![(Ipv4Addr::LOCALHOST.into(), refused)] });
+        }
+        Ok(Connection::echo(ECHO_BUFFER))
     }
 }
 

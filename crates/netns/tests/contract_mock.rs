@@ -11,9 +11,9 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use hull_netns::NetNsManager;
 use hull_netns::contract::{self, Step, Subject};
 use hull_netns::mock::MockNetNs;
+use hull_netns::{NetNsManager, NetNsPath};
 use proptest::prelude::*;
 
 /// Keeps the newest instance, which is the one that a leftover is put into.
@@ -33,12 +33,21 @@ impl Subject for Mock {
     fn leave_file(&self, _: &Arc<dyn NetNsManager>, id: &str) {
         self.newest.lock().unwrap().as_ref().unwrap().leave_file(id).unwrap();
     }
+
+    fn echo(&self, _: Option<&NetNsPath>, _: usize) -> u16 {
+        8080
+    }
+
+    fn silent_port(&self, _: &Arc<dyn NetNsManager>) -> u16 {
+        self.newest.lock().unwrap().as_ref().unwrap().silence(9);
+        9
+    }
 }
 
 fn with_mock(test: impl AsyncFnOnce(&Mock)) {
     let dir = tempfile::tempdir().unwrap();
     let mock = Mock { file: dir.path().join("netns.json"), newest: Mutex::default() };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(test(&mock));
 }
 

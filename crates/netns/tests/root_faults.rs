@@ -11,8 +11,9 @@
 mod kernel;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use hull_netns::{CreateRequest, NetNsManager};
+use hull_netns::{CreateRequest, DialRequest, Error, NetNsManager};
 use kernel::{everything, root_test, with_user};
 
 root_test!(every_fault_leaves_nothing, async |kernel| {
@@ -50,4 +51,19 @@ root_test!(every_fault_leaves_nothing, async |kernel| {
         manager.remove(point).await.expect("a second remove finishes the first");
         assert!(manager.list().await.unwrap().is_empty(), "{point}");
     }
+
+    let network = manager.create(&everything("dial")).await.unwrap().network;
+    let deadline = Duration::from_millis(50);
+    let request = DialRequest { network, port: 1, deadline };
+    hull_failpoint::configure("netns.dial.connect=1*delay(60000ms)").unwrap();
+    let outcome = manager.dial(&request).await;
+    assert!(matches!(outcome, Err(Error::TimedOut { port: 1, .. })), "{outcome:?}");
+    let request = DialRequest { deadline: Duration::from_secs(60), ..request };
+    hull_failpoint::configure("netns.dial.connect=1*error(no)").unwrap();
+    let outcome = manager.dial(&request).await.unwrap_err();
+    assert!(matches!(&outcome, Error::NotConnected { failures, .. } if failures.len() == 2), "{outcome}");
+    hull_failpoint::configure("netns.enter.setns=1*error(no)").unwrap();
+    let outcome = manager.dial(&request).await.unwrap_err();
+    assert!(matches!(outcome, Error::Io { .. }), "{outcome}");
+    manager.remove("dial").await.unwrap();
 });

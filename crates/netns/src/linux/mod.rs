@@ -11,6 +11,7 @@
 //! same directories) are kept apart by `O_EXCL` alone.
 
 mod busy;
+mod dial;
 mod enter;
 mod pin;
 mod share;
@@ -25,7 +26,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::request::{Kind, validate, validate_id};
-use crate::{CreateRequest, Error, NetNsManager, NetNsPath, PodNamespaces, Result};
+use crate::{Connection, CreateRequest, DialRequest, Error, NetNsManager, NetNsPath, PodNamespaces, Result};
 use busy::Busy;
 pub use enter::enter;
 
@@ -56,6 +57,7 @@ pub struct Helper {
 pub struct LinuxNetNs {
     layout: Arc<LinuxConfig>,
     busy: Arc<Busy>,
+    dialer: dial::Dialer,
 }
 
 // === impl LinuxConfig ===
@@ -97,7 +99,7 @@ impl LinuxConfig {
 impl LinuxNetNs {
     /// Takes the folders; nothing is made before the first [`NetNsManager::create`].
     pub fn new(config: LinuxConfig) -> Self {
-        Self { layout: Arc::new(config), busy: Arc::default() }
+        Self { layout: Arc::new(config), busy: Arc::default(), dialer: dial::Dialer::default() }
     }
 
     /// Runs kernel work off the async threads, alone among the calls of its id.
@@ -149,6 +151,10 @@ impl NetNsManager for LinuxNetNs {
     async fn list(&self) -> Result<Vec<String>> {
         let layout = Arc::clone(&self.layout);
         blocking("list", self.layout.netns_dir.clone(), move || unpin::list(&layout)).await
+    }
+
+    async fn dial(&self, request: &DialRequest) -> Result<Connection> {
+        self.dialer.dial(request).await
     }
 }
 

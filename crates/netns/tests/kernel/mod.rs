@@ -2,24 +2,29 @@
 //! Private folders for the kernel's namespaces, checked for remains.
 
 use std::fs::{self, File};
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use hull_netns::contract::Subject;
 use hull_netns::{
-    CreateRequest, Helper, IdMapping, LinuxConfig, LinuxNetNs, NetNsManager, UserMappings, helper,
+    CreateRequest, Helper, IdMapping, LinuxConfig, LinuxNetNs, NetNsManager, NetNsPath, UserMappings, enter,
+    helper,
 };
 use nix::mount::{MntFlags, umount2};
+use tokio::net::TcpSocket;
 
 /// Private folders, checked for remains and unmounted at the end.
 #[derive(Debug)]
 pub(crate) struct Kernel {
     pub(crate) dir: tempfile::TempDir,
+    silent: Mutex<Vec<TcpSocket>>,
 }
 
 impl Kernel {
     fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap() }
+        Self { dir: tempfile::tempdir().unwrap(), silent: Mutex::default() }
     }
 
     pub(crate) fn config(&self) -> LinuxConfig {
@@ -71,6 +76,51 @@ impl Subject for Kernel {
         fs::create_dir_all(self.dir.path().join("netns")).unwrap();
         File::create(self.pin(id)).unwrap();
     }
+
+    fn echo(&self, network: Option<&NetNsPath>, connections: usize) -> u16 {
+        serve(network, "127.0.0.1:0", connections, |mut stream| {
+            let mut copy = stream.try_clone()?;
+            io::copy(&mut stream, &mut copy)?;
+            copy.shutdown(std::net::Shutdown::Write)
+        })
+    }
+
+    /// That of a socket that does not listen, and keeps others from the port.
+    fn silent_port(&self, _: &Arc<dyn NetNsManager>) -> u16 {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let port = socket.local_addr().unwrap().port();
+        self.silent.lock().unwrap().push(socket);
+        port
+    }
+}
+
+/// Listens in a namespace whose loopback is brought up, for this many connections; the port.
+pub(crate) fn serve(
+    network: Option<&NetNsPath>,
+    address: &str,
+    connections: usize,
+    serve: impl Fn(TcpStream) -> io::Result<()> + Send + Sync + Copy + 'static,
+) -> u16 {
+    let address: SocketAddr = address.parse().unwrap();
+    let listener = match network {
+        None => TcpListener::bind(address),
+        Some(network) => enter(network.as_path(), move || {
+            let up = std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status()?;
+            assert!(up.success(), "{up}");
+            TcpListener::bind(address)
+        })
+        .unwrap(),
+    };
+    let listener = listener.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for _ in 0..connections {
+            let (stream, _) = listener.accept().unwrap();
+            std::thread::spawn(move || serve(stream));
+        }
+    });
+    port
 }
 
 pub(crate) fn root_tests_enabled() -> bool {
