@@ -7,6 +7,8 @@
 
 #![expect(clippy::expect_used, clippy::panic, reason = "a suite fails by panicking")]
 
+mod attach;
+
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
@@ -17,7 +19,7 @@ use hull_oci_runtime::{Exit, ExitSource};
 use crate::{CreateRequest, Error, Monitor, Monitored};
 
 /// How long anything in the suite may take before it counts as hanging.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// "At once", on a busy machine.
 const AT_ONCE: Duration = Duration::from_secs(2);
@@ -34,6 +36,11 @@ pub enum Workload {
     },
     /// Runs until a signal ends it; SIGTERM does.
     Run,
+    /// A shell that does what it reads from stdin, and ends with that.
+    Shell {
+        /// Its stdin is made so.
+        stdin_once: bool,
+    },
 }
 
 /// What a backend can do besides what all must.
@@ -43,7 +50,7 @@ pub struct Capabilities {
     pub cri_log: bool,
     /// An exit that nobody waited for is known to a later daemon.
     pub remembers_exits: bool,
-    /// There is an attach socket.
+    /// Clients can join the standard streams, and stdin can be kept open for them.
     pub attach: bool,
 }
 
@@ -76,6 +83,7 @@ pub async fn suite(fixture: &dyn Fixture) {
     refusal(fixture).await;
     log_rotation(fixture).await;
     removal(fixture).await;
+    attach::all(fixture).await;
 }
 
 /// A container of the suite.
@@ -242,18 +250,6 @@ async fn log_rotation(fixture: &dyn Fixture) {
         let outcome = bounded("reopen", monitor.reopen_log(container)).await;
         assert!(matches!(outcome, Ok(()) | Err(Error::Unsupported { .. })), "{outcome:?}");
     }
-    match monitor.attach_socket(container) {
-        Some(socket) => {
-            assert!(fixture.capabilities().attach);
-            assert!(
-                socket.as_os_str().len() < 108,
-                "{} does not fit into a socket address",
-                socket.display()
-            );
-            assert!(socket.exists(), "{}", socket.display());
-        }
-        None => assert!(!fixture.capabilities().attach),
-    }
     subject.kill().await;
     subject.wait().await;
     if fixture.capabilities().cri_log {
@@ -275,9 +271,6 @@ async fn removal(fixture: &dyn Fixture) {
             .await
             .expect("remove, again and by another");
         monitor.remove("contract-removed", None).await.expect("remove by id alone");
-    }
-    if let Some(socket) = monitor.attach_socket(&subject.container) {
-        assert!(!socket.exists(), "{} is left", socket.display());
     }
     let gone = Monitored {
         state_dir: "/nonexistent/state".into(),

@@ -14,13 +14,14 @@ use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use async_trait::async_trait;
 use hull_failpoint::{failpoint, failpoint_async};
 use hull_oci_runtime::{Exit, ExitSource};
 use hull_process::{Command, ExitStatus, Stdio};
 
+use crate::attach::{AttachRequest, Attachment};
 use crate::files::{Files, read_pid};
 use crate::held::Held;
 use crate::sweep::{self, Trace};
@@ -98,8 +99,8 @@ impl Monitor for DirectMonitor {
         Err(Error::Unsupported { operation: "set a terminal's size" })
     }
 
-    fn attach_socket(&self, _container: &Monitored) -> Option<PathBuf> {
-        None
+    async fn attach(&self, _container: &Monitored, _request: AttachRequest) -> Result<Attachment> {
+        Err(Error::Unsupported { operation: "attach to a container" })
     }
 
     async fn remove(&self, id: &str, container: Option<&Monitored>) -> Result<()> {

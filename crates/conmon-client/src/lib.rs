@@ -2,9 +2,9 @@
 //! Monitors: who creates a container through its OCI runtime, keeps its output and learns its end.
 //!
 //! [`Monitor`] has the backends [`conmon`] (one conmon process per container), [`direct`] (none: for
-//! tests of runtimes) and [`mock`] (simulated, shares its world with the mock runtime). [`attach`] is
-//! the client side of conmon's attach socket; `contract` (feature) is the suite that a new backend
-//! must pass.
+//! tests of runtimes) and [`mock`] (simulated, shares its world with the mock runtime). [`attach`] has
+//! what clients of a container's standard streams get; `contract` (feature) is the suite that a new
+//! backend must pass.
 
 pub mod attach;
 pub mod conmon;
@@ -29,6 +29,7 @@ use async_trait::async_trait;
 use hull_oci_runtime::{Exit, RuntimeCommand};
 use serde::{Deserialize, Serialize};
 
+use attach::{AttachRequest, Attachment};
 pub use error::{Error, Result};
 
 /// Creates containers and knows how they end.
@@ -56,9 +57,13 @@ pub trait Monitor: Debug + Send + Sync {
     /// Sets the terminal's size.
     async fn resize(&self, container: &Monitored, size: TerminalSize) -> Result<()>;
 
-    /// Where the attach socket is: the path to connect to, short enough for `sun_path`.
-    /// `None` for backends without one.
-    fn attach_socket(&self, container: &Monitored) -> Option<PathBuf>;
+    /// Joins the clients of a created or running container's standard streams. Output is what is written from now on.
+    ///
+    /// Any number of clients may; also of a container that an earlier daemon created. One that takes no output is
+    /// dropped before it holds up the log or the others; see [`attach`].
+    ///
+    /// [`Error::NoMonitor`] if the container has ended.
+    async fn attach(&self, container: &Monitored, request: AttachRequest) -> Result<Attachment>;
 
     /// Removes what the monitor keeps of an ended container outside its bundle. A monitor that still
     /// lives is ended first. Idempotent, also with a `Monitored` of an earlier daemon and for an id

@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A monitor without processes: it acts on the same simulated machine as the mock runtime.
 //!
-//! It obeys [`World::fail_next`] and [`World::delay_next`] for `create`. There is no attach socket, and
-//! sizes go nowhere.
+//! It obeys [`World::fail_next`] and [`World::delay_next`] for `create` and `attach`. To who attaches a
+//! simulated process is a small shell; sizes go nowhere.
 
 use std::fs;
-use std::path::PathBuf;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use hull_failpoint::failpoint;
 use hull_oci_runtime::Exit;
 use hull_oci_runtime::mock::World;
 
+use crate::attach::{AttachRequest, Attachment, Connection, Hubs};
 use crate::{CreateRequest, Error, Monitor, Monitored, ProcessId, Result, TerminalSize};
 
 /// Simulated processes have no start time; 0 would mean that it could not be read.
@@ -21,12 +22,13 @@ const START_TIME: u64 = 1;
 #[derive(Debug, Clone)]
 pub struct MockMonitor {
     world: World,
+    hubs: Arc<Hubs>,
 }
 
 impl MockMonitor {
     /// A monitor on this machine; any number of them are as good as one.
     pub fn new(world: World) -> Self {
-        Self { world }
+        Self { world, hubs: Arc::default() }
     }
 
     /// The machine.
@@ -82,11 +84,17 @@ impl Monitor for MockMonitor {
         self.alive(container)
     }
 
-    fn attach_socket(&self, _container: &Monitored) -> Option<PathBuf> {
-        None
+    async fn attach(&self, container: &Monitored, request: AttachRequest) -> Result<Attachment> {
+        self.world.before("attach").await.map_err(|error| refused(&container.id, error))?;
+        let connect = async {
+            let streams = self.world.attach(&container.id);
+            streams.map(Connection::Simulated).map_err(|_| Error::NoMonitor { id: container.id.clone() })
+        };
+        self.hubs.join(&container.id, request, connect).await
     }
 
     async fn remove(&self, id: &str, container: Option<&Monitored>) -> Result<()> {
+        self.hubs.forget(id);
         if container.is_none() {
             // As with real processes: those of a create that never finished are ended.
             self.world.exit(id, 137);

@@ -48,11 +48,15 @@ impl Fixture for Simulated {
         Box::new(MockMonitor::new(self.runtime.world().clone()))
     }
     fn capabilities(&self) -> Capabilities {
-        Capabilities { cri_log: true, remembers_exits: true, attach: false }
+        Capabilities { cri_log: true, remembers_exits: true, attach: true }
     }
     fn request(&self, id: &str, workload: &Workload) -> CreateRequest {
         match workload {
             Workload::Run => self.bundle(id, serde_json::json!({})),
+            Workload::Shell { stdin_once } => {
+                let stdio = Stdio { stdin: true, stdin_once: *stdin_once, terminal: false };
+                CreateRequest { stdio, ..self.bundle(id, serde_json::json!({})) }
+            }
             Workload::Print { line, code } => {
                 self.bundle(id, serde_json::json!({ EXIT_CODE: code.to_string(), LOG: line }))
             }

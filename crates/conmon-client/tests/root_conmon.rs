@@ -330,7 +330,7 @@ test!(the_last_of_many_sizes_counts, async |machine| {
     let script = "stty -echo; echo ready; while read word; do stty size; done; exit 9";
     let request = machine.container("tty", &["/bin/sh", "-c", script], stdio, json!({}));
     let container = monitor.create(&request).await.unwrap();
-    let client = AttachClient::connect(&monitor.attach_socket(&container).unwrap()).await.unwrap();
+    let client = AttachClient::connect(&monitor.attach_socket(&container.id)).await.unwrap();
     machine.runtime(&["start", "tty"]).await;
     read_until(&client, "ready\r\n").await;
     for burst in 1..=40 {
@@ -361,7 +361,7 @@ test!(an_attached_client_sees_everything_and_speaks, async |machine| {
         "echo hello; echo oops >&2; while read line; do echo got $line; [ $line = end ] && exit 3; done";
     let request = machine.container("attach", &["/bin/sh", "-c", script], stdio, json!({}));
     let container = monitor.create(&request).await.unwrap();
-    let socket = monitor.attach_socket(&container).unwrap();
+    let socket = monitor.attach_socket(&container.id);
     let client = AttachClient::connect(&socket).await.unwrap();
     machine.runtime(&["start", "attach"]).await;
     let (out, err) = read_until(&client, "oops").await;
@@ -386,7 +386,7 @@ test!(stdin_once_ends_with_its_first_client, async |machine| {
     let stdio = Stdio { terminal: false, stdin: true, stdin_once: true };
     let request = machine.container("once", &["/bin/sh", "-c", "cat; exit 4"], stdio, json!({}));
     let container = monitor.create(&request).await.unwrap();
-    let client = AttachClient::connect(&monitor.attach_socket(&container).unwrap()).await.unwrap();
+    let client = AttachClient::connect(&monitor.attach_socket(&container.id)).await.unwrap();
     machine.runtime(&["start", "once"]).await;
     let data = "0123456789abcdef".repeat(4096);
     let (sent, (out, _)) = tokio::join!(
@@ -422,7 +422,7 @@ test!(deep_paths_do_not_matter, async |machine| {
     fs::create_dir(&state_dir).unwrap();
     request.state_dir = state_dir;
     let container = machine.create_and_start(&monitor, &request).await;
-    let socket = monitor.attach_socket(&container).unwrap();
+    let socket = monitor.attach_socket(&container.id);
     let client = AttachClient::connect(&socket).await.unwrap();
     signal(container.process.pid, Signal::KILL);
     read_until(&client, "").await;

@@ -11,9 +11,11 @@
 //! io.hull.mock.log=TEXT           at start, one line is appended to the log file
 //! ```
 //!
-//! Without them it runs until it is signalled: SIGKILL ends it with 137, signal n with 128 + n.
+//! Without them it runs until it is signalled: SIGKILL ends it with 137, signal n with 128 + n. To who attaches to it
+//! ([`World::attach`]) it is a small shell.
 
 mod exec;
+mod streams;
 mod workload;
 mod world;
 
@@ -22,6 +24,7 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 
+pub use streams::Streams;
 pub use workload::{EXIT_CODE, IGNORE_TERM, LOG};
 pub use world::World;
 

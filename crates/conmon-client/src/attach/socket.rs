@@ -29,6 +29,7 @@ use rustix::net::{
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use super::Stream;
 use crate::{Error, Result};
 
 /// The size of a buffer that holds every packet.
@@ -40,15 +41,6 @@ const STDIN_CHUNK: usize = 8192;
 /// How long is waited for a place in the socket's queue of ten. A place becoming free is no event.
 const QUEUE_FULL_FOR: Duration = Duration::from_secs(2);
 
-/// An output stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stream {
-    /// Standard output, or everything with a terminal.
-    Stdout,
-    /// Standard error.
-    Stderr,
-}
-
 /// A connection to a container's attach socket. Reading and writing may go on at the same time.
 #[derive(Debug)]
 pub struct AttachClient {
@@ -56,7 +48,7 @@ pub struct AttachClient {
 }
 
 impl AttachClient {
-    /// Connects to the path that [`crate::Monitor::attach_socket`] gave.
+    /// Connects to the path that [`crate::conmon::ConmonMonitor::attach_socket`] gave.
     ///
     /// # Errors
     /// [`Error::InvalidPath`] if the path is too long; [`Error::Io`] if nobody listens there: the

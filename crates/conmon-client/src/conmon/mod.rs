@@ -25,6 +25,7 @@ mod sync;
 mod version;
 
 use std::ffi::OsString;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -33,6 +34,7 @@ use hull_cgroups::Cgroups;
 use hull_oci_runtime::{Exit, ExitSource};
 use hull_process::Pidfd;
 
+use crate::attach::{AttachClient, AttachRequest, Attachment, Connection, Hubs, Limits};
 use crate::files::Files;
 use crate::held::Held;
 use crate::{CreateRequest, Error, Monitor, Monitored, ProcessId, Result, TerminalSize, exit};
@@ -58,6 +60,8 @@ pub struct ConmonConfig {
     pub drain_deadline: Duration,
     /// How long conmon may take to have a new log open, or to read from its fifo.
     pub ctl_deadline: Duration,
+    /// How long clients of a container's streams are waited for.
+    pub attach: Limits,
     /// Variables for conmon and the runtime, besides `PATH`, `XDG_RUNTIME_DIR` and `TMPDIR`; the
     /// daemon's other variables are not handed down (runc would act on `NOTIFY_SOCKET`).
     pub environment: Vec<(OsString, OsString)>,
@@ -71,6 +75,7 @@ pub struct ConmonMonitor {
     config: ConmonConfig,
     held: Held,
     ctl: ctl::Turns,
+    hubs: Hubs,
     version: version::Cache,
 }
 
@@ -83,6 +88,7 @@ impl ConmonConfig {
             cgroups: None,
             drain_deadline: Duration::from_secs(10),
             ctl_deadline: Duration::from_secs(2),
+            attach: Limits::default(),
             environment: Vec::new(),
             syslog: true,
         }
@@ -92,7 +98,9 @@ impl ConmonConfig {
 impl ConmonMonitor {
     /// A monitor that starts this conmon. Starts and touches nothing yet.
     pub fn new(config: ConmonConfig) -> Self {
-        Self { config, held: Held::default(), ctl: ctl::Turns::default(), version: version::Cache::default() }
+        let hubs = Hubs::new(config.attach);
+        let (held, ctl, version) = Default::default();
+        Self { config, held, ctl, hubs, version }
     }
 
     /// The configuration.
@@ -107,6 +115,12 @@ impl ConmonMonitor {
     /// answer has no version.
     pub async fn version(&self) -> Result<Version> {
         self.version.get(&self.config.path).await
+    }
+
+    /// Where a container's attach socket is: the path to connect to, short enough for `sun_path`. Whoever connects
+    /// must read; [`Monitor::attach`] does.
+    pub fn attach_socket(&self, id: &str) -> PathBuf {
+        self.link(id).join("attach")
     }
 
     /// What `HULL_MONITOR` is set to for the container's monitor: unique on the machine.
@@ -176,8 +190,23 @@ impl Monitor for ConmonMonitor {
         self.send_size(container, size).await
     }
 
-    fn attach_socket(&self, container: &Monitored) -> Option<PathBuf> {
-        Some(self.link(&container.id).join("attach"))
+    async fn attach(&self, container: &Monitored, request: AttachRequest) -> Result<Attachment> {
+        let connect = async {
+            match AttachClient::connect(&self.attach_socket(&container.id)).await {
+                Ok(client) => Ok(Connection::Conmon(client)),
+                // Removed, or nobody listens any more.
+                Err(Error::Io { source, .. })
+                    if matches!(
+                        source.kind(),
+                        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+                    ) =>
+                {
+                    Err(Error::NoMonitor { id: container.id.clone() })
+                }
+                Err(error) => Err(error),
+            }
+        };
+        self.hubs.join(&container.id, request, connect).await
     }
 
     async fn remove(&self, id: &str, container: Option<&Monitored>) -> Result<()> {

@@ -24,6 +24,7 @@ impl ConmonMonitor {
         }
         self.held.release(id);
         self.ctl.forget(id);
+        self.hubs.forget(id);
         let link = remove(&self.link(id), |path| fs::remove_file(path));
         let kept = container.map_or(Ok(()), |container| files(container).clear());
         link.and(kept)

@@ -273,6 +273,10 @@ impl Fixture for Machine {
     fn request(&self, id: &str, workload: &Workload) -> CreateRequest {
         match workload {
             Workload::Print { line, code } => self.shell(id, &format!("echo '{line}'; exit {code}")),
+            Workload::Shell { stdin_once } => {
+                let stdio = Stdio { stdin: true, stdin_once: *stdin_once, terminal: false };
+                self.container(id, &["/bin/sh"], stdio, json!({}))
+            }
             // The first process of a pid namespace does not get signals that it has no handler for.
             Workload::Run => self.shell(id, "trap 'exit 143' TERM; while :; do sleep 1000 & wait; done"),
         }

@@ -11,6 +11,7 @@ use hull_failpoint::failpoint;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use super::streams::Attached;
 use super::workload::{Workload, log_line};
 use crate::lifecycle::{ContainerState, Event};
 use crate::{Error, Exit, ExitSource, Result};
@@ -32,6 +33,7 @@ struct Inner {
     faults: Mutex<Faults>,
     /// Counts changes: who waits for an exit looks again at each.
     changed: watch::Sender<u64>,
+    attached: Attached,
     file: Option<PathBuf>,
 }
 
@@ -103,6 +105,7 @@ impl World {
             machine: Mutex::new(machine),
             faults: Mutex::new(Faults::default()),
             changed: watch::Sender::new(0),
+            attached: Attached::default(),
             file,
         };
         Self { inner: Arc::new(inner) }
@@ -229,6 +232,7 @@ impl World {
             machine.containers.remove(id);
             Ok(())
         });
+        self.inner.attached.forget(id);
         if let Err(error) = result {
             tracing::warn!(
                 id,
@@ -245,6 +249,7 @@ impl World {
 
     /// Lets `event` happen; the workload of a started container acts at once.
     pub(super) fn happen(&self, id: &str, operation: &'static str, event: Event) -> Result<()> {
+        let mut printed = None;
         self.change(operation, |machine| {
             let container =
                 machine.containers.get_mut(id).ok_or_else(|| Error::NotFound { id: id.to_owned() })?;
@@ -258,6 +263,7 @@ impl World {
                 Event::Started => {
                     *machine.starts.entry(id.to_owned()).or_default() += 1;
                     container.begin()?;
+                    printed = container.workload.log.as_ref().map(|text| format!("{text}\n"));
                 }
                 Event::Resumed => {
                     for signal in std::mem::take(&mut container.pending) {
@@ -271,7 +277,13 @@ impl World {
                 _ => {}
             }
             Ok(())
-        })
+        })?;
+        match event {
+            Event::Started => printed.iter().for_each(|text| self.print_at_start(id, text)),
+            Event::Deleted => self.inner.attached.forget(id),
+            _ => {}
+        }
+        Ok(())
     }
 
     /// Delivers a signal.
@@ -309,6 +321,17 @@ impl World {
         drop(machine);
         self.inner.changed.send_modify(|count| *count += 1);
         Ok(answer)
+    }
+
+    pub(super) fn attached(&self) -> &Attached {
+        &self.inner.attached
+    }
+
+    /// Appends what the process prints to its log, if it has one.
+    pub(super) fn append_to_log(&self, id: &str, text: &str) -> Result<()> {
+        let Some(log) = self.get(id)?.log else { return Ok(()) };
+        let lines: String = text.lines().map(|line| log_line(SystemTime::now(), line)).collect();
+        append(&log, &lines).map_err(|source| io_error("exec", "appending to the log", &log, source))
     }
 
     fn machine(&self) -> MutexGuard<'_, Machine> {
