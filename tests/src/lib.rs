@@ -33,7 +33,9 @@ mod cri;
 mod daemon;
 mod hostnet;
 pub mod images;
+mod operator;
 mod pods;
+pub mod points;
 mod programs;
 pub mod runtimes;
 pub mod standins;
@@ -43,6 +45,7 @@ use std::io::Write;
 pub use cri::Cri;
 pub use daemon::{Daemon, Setup};
 pub use hostnet::HostNet;
+pub use operator::Said;
 pub use pods::{Container, IMAGE, Pod};
 pub use programs::{program, tool};
 

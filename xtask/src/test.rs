@@ -27,7 +27,7 @@ use artifacts::{Built, TestBinary};
 use tally::Tally;
 
 /// The suites of `tests/` that need no root and run a daemon on mocks.
-const MOCK_SUITES: [&str; 3] = ["mock_daemon", "bad_input", "kill_matrix"];
+const MOCK_SUITES: [&str; 4] = ["mock_daemon", "bad_input", "kill_matrix", "operators"];
 /// The user `nobody`.
 const NOBODY: u32 = 65534;
 /// The most that one test binary may take; a hung test must not hang CI.

@@ -150,6 +150,15 @@ impl Cgroups {
         Ok(walk::processes(&self.layout, path)?.into_iter().collect())
     }
 
+    /// The cgroups whose own name `wanted` takes, as paths from a hierarchy's root; each once, whatever hierarchies have
+    /// it. Walks every hierarchy: not for the daemon's everyday work.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn find(&self, wanted: &dyn Fn(&str) -> bool) -> Result<Vec<PathBuf>> {
+        walk::find(&self.layout, wanted)
+    }
+
     /// Whether anything lives in it or below it. A missing cgroup is not populated.
     ///
     /// # Errors

@@ -38,6 +38,22 @@ pub(crate) fn tree(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
+/// The cgroups of certain names, by their paths from the hierarchy's root.
+pub(crate) fn find(layout: &Layout, wanted: &dyn Fn(&str) -> bool) -> Result<Vec<PathBuf>> {
+    let mut found = BTreeSet::new();
+    for root in layout.roots() {
+        for dir in tree(root)? {
+            let name = dir.file_name().and_then(|name| name.to_str());
+            if name.is_some_and(wanted)
+                && let Ok(below) = dir.strip_prefix(root)
+            {
+                found.insert(Path::new("/").join(below));
+            }
+        }
+    }
+    Ok(found.into_iter().collect())
+}
+
 /// The processes in a cgroup and below it, in any hierarchy.
 pub(crate) fn processes(layout: &Layout, path: &Path) -> Result<BTreeSet<i32>> {
     let mut pids = BTreeSet::new();
@@ -130,6 +146,16 @@ mod tests {
         assert!(populated());
         tree.put("c/cgroup.events", "populated 0\nfrozen 0\n");
         assert!(!populated());
+    }
+
+    #[test]
+    fn names_are_found_in_every_hierarchy_once() {
+        let tree = Tree::v1();
+        for dir in ["pids/a/hull-1", "memory/a/hull-1", "memory/b/c/hull-2", "memory/b/other"] {
+            tree.put(&format!("{dir}/cgroup.procs"), "");
+        }
+        let found = tree.cgroups().find(&|name| name.starts_with("hull-")).unwrap();
+        assert_eq!(found, [Path::new("/a/hull-1"), Path::new("/b/c/hull-2")]);
     }
 
     #[test]

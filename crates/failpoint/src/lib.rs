@@ -9,11 +9,14 @@
 //! HULL_FAILPOINTS       = rule { ";" rule }
 //! rule                  = name "=" term { "->" term }     terms are used up from left to right
 //! term                  = [ count "*" ] action            without a count: for ever
-//! action                = "off" | "error(" text ")" | "enospc" | "delay(" number "ms)" | "kill"
+//! action                = "off" | "error(" text ")" | "errno(" name ")" | "enospc" | "delay(" number ( "ms" | "s" ) ")" | "kill"
 //! HULL_FAILPOINTS_TRACE = path                            every name hit is appended, one a line
 //! ```
 //!
-//! `record.write.rename=2*off->kill` lets the point pass twice and then kills the process with SIGKILL.
+//! `record.write.rename=2*off->kill` lets the point pass twice and then kills the process with SIGKILL;
+//! `oci.start.spawn=1*error(x)->2*delay(500ms)` fails once and is slow twice. The daemon's configuration takes the
+//! same text under the key `failpoints`, in builds that have them; rules of the environment come first, those of
+//! the configuration replace them name by name.
 
 /// Marks a point; evaluates to `io::Result<()>`: the injected error, or `Ok`.
 ///
@@ -37,6 +40,16 @@ macro_rules! failpoint_async {
 #[cfg(not(feature = "enabled"))]
 mod points {
     use std::io;
+
+    use crate::rule::{ParseError, parse_rules};
+
+    /// Reads the rules, and does nothing with them.
+    ///
+    /// # Errors
+    /// [`ParseError`] when `text` is not in the mini-language.
+    pub fn configure(text: &str) -> Result<(), ParseError> {
+        parse_rules(text).map(drop)
+    }
 
     /// A point that was not compiled in: always passes.
     #[inline(always)]

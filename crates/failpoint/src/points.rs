@@ -56,7 +56,7 @@ fn act(name: &str, action: Action) -> io::Result<()> {
     match action {
         Action::Off | Action::Delay(_) => Ok(()),
         Action::Error(text) => Err(io::Error::other(format!("failpoint {name}: {text}"))),
-        Action::NoSpace => Err(io::Error::from_raw_os_error(28)),
+        Action::Errno(number) => Err(io::Error::from_raw_os_error(number)),
         Action::Kill => kill_self(),
     }
 }

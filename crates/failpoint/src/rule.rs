@@ -11,8 +11,8 @@ pub enum Action {
     Off,
     /// Returns an `io::Error` of kind `Other` with this text.
     Error(String),
-    /// Returns `ENOSPC`.
-    NoSpace,
+    /// Returns the system's error of this number.
+    Errno(i32),
     /// Waits.
     Delay(Duration),
     /// Ends the process with SIGKILL.
@@ -95,21 +95,48 @@ fn parse_term(text: &str) -> Result<(Option<u32>, Action), &'static str> {
     let argument = |name: &str| action.strip_prefix(name)?.strip_prefix('(')?.strip_suffix(')');
     let action = match action {
         "off" => Action::Off,
-        "enospc" => Action::NoSpace,
+        "enospc" => Action::Errno(28),
         "kill" => Action::Kill,
         _ => {
             if let Some(text) = argument("error") {
                 Action::Error(text.to_owned())
             } else if let Some(time) = argument("delay") {
-                let ms =
-                    time.strip_suffix("ms").and_then(|n| n.parse().ok()).ok_or("expected delay(NUMBERms)")?;
-                Action::Delay(Duration::from_millis(ms))
+                Action::Delay(parse_time(time.trim())?)
+            } else if let Some(name) = argument("errno") {
+                Action::Errno(errno(name.trim())?)
             } else {
-                return Err("unknown action; known: off, error(TEXT), enospc, delay(NUMBERms), kill");
+                return Err(
+                    "unknown action; known: off, error(TEXT), errno(NAME), enospc, delay(NUMBERms), delay(NUMBERs), kill",
+                );
             }
         }
     };
     Ok((count, action))
+}
+
+fn parse_time(text: &str) -> Result<Duration, &'static str> {
+    let wrong = "expected delay(NUMBERms) or delay(NUMBERs)";
+    let number = |digits: &str| digits.trim_end().parse::<u64>().map_err(|_| wrong);
+    match (text.strip_suffix("ms"), text.strip_suffix('s')) {
+        (Some(digits), _) => Ok(Duration::from_millis(number(digits)?)),
+        (None, Some(digits)) => Ok(Duration::from_secs(number(digits)?)),
+        (None, None) => Err(wrong),
+    }
+}
+
+/// What a machine that runs out of something says.
+fn errno(name: &str) -> Result<i32, &'static str> {
+    match name.to_ascii_lowercase().as_str() {
+        "enospc" => Ok(28),
+        "erofs" => Ok(30),
+        "eio" => Ok(5),
+        "eagain" => Ok(11),
+        "enomem" => Ok(12),
+        "emfile" => Ok(24),
+        "enfile" => Ok(23),
+        "edquot" => Ok(122),
+        _ => Err("unknown errno; known: enospc, erofs, eio, eagain, enomem, emfile, enfile, edquot"),
+    }
 }
 
 #[cfg(test)]
@@ -118,17 +145,21 @@ mod tests {
 
     #[test]
     fn reads_every_action() {
-        let rules = parse_rules("a=1*error(x y)->2*delay(50ms)->off; b=kill;c=enospc").unwrap();
+        let rules =
+            parse_rules("a=1*error(x y)->2*delay(50ms)->delay(2s)->off; b=kill;c=enospc;d=errno(EMFILE)")
+                .unwrap();
         assert_eq!(
             rules[0].terms,
             [
                 (Some(1), Action::Error("x y".into())),
                 (Some(2), Action::Delay(Duration::from_millis(50))),
+                (None, Action::Delay(Duration::from_secs(2))),
                 (None, Action::Off)
             ]
         );
         assert_eq!(rules[1].terms, [(None, Action::Kill)]);
-        assert_eq!(rules[2].terms, [(None, Action::NoSpace)]);
+        assert_eq!(rules[2].terms, [(None, Action::Errno(28))]);
+        assert_eq!(rules[3].terms, [(None, Action::Errno(24))]);
     }
 
     #[test]
@@ -145,7 +176,10 @@ mod tests {
             ("=kill", "name is empty"),
             ("a=x*kill", "not a number"),
             ("a=boom", "unknown action"),
-            ("a=delay(1s)", "delay(NUMBERms)"),
+            ("a=delay(1)", "delay(NUMBERms)"),
+            ("a=delay(1h)", "delay(NUMBERs)"),
+            ("a=errno(EPARTY)", "unknown errno"),
+            ("a=kill->", "unknown action"),
         ] {
             assert!(parse_rules(text).unwrap_err().to_string().contains(part), "{text}");
         }

@@ -77,6 +77,15 @@ pub trait ImageStore: Debug + Send + Sync {
 
     /// Where images are kept, and the space they use.
     async fn usage(&self) -> Result<(PathBuf, Usage)>;
+
+    /// The directories of containers that have a root here, also of those that a crash left half made. Never blocks.
+    fn roots(&self) -> Vec<PathBuf>;
+
+    /// What lies in the store and no image, root or pull needs: layers and blobs that could not be deleted.
+    async fn unused(&self) -> Result<Vec<PathBuf>>;
+
+    /// Deletes it. What cannot be deleted stays, and is an error after all was tried.
+    async fn collect_unused(&self) -> Result<()>;
 }
 
 /// What to pull.

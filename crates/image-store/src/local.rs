@@ -28,6 +28,7 @@ mod open;
 mod pull;
 mod roots;
 mod store;
+mod unused;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -138,14 +139,6 @@ impl LocalImageStore {
         &self.inner.quarantined
     }
 
-    /// The directories of containers that have a root here, also of those that a crash left half made. The daemon
-    /// calls [`remove_root`](ImageStore::remove_root) for those it does not know.
-    pub fn roots(&self) -> Vec<PathBuf> {
-        let mut dirs: Vec<_> = lock(&self.inner.held).keys().cloned().collect();
-        dirs.sort();
-        dirs
-    }
-
     /// Runs blocking work. The token is cancelled when the caller gives up.
     async fn run<T: Send + 'static>(
         &self,
@@ -217,6 +210,20 @@ impl ImageStore for LocalImageStore {
         usage.bytes += blobs.bytes;
         usage.inodes += blobs.inodes;
         Ok((inner.config.root.clone(), usage))
+    }
+
+    fn roots(&self) -> Vec<PathBuf> {
+        let mut dirs: Vec<_> = lock(&self.inner.held).keys().cloned().collect();
+        dirs.sort();
+        dirs
+    }
+
+    async fn unused(&self) -> Result<Vec<PathBuf>> {
+        self.run(|inner, _| inner.unused()).await
+    }
+
+    async fn collect_unused(&self) -> Result<()> {
+        self.run(|inner, _| inner.collect_unused()).await
     }
 }
 

@@ -131,14 +131,6 @@ impl MockImageStore {
     pub fn pulled(&self) -> Vec<PullRequest> {
         self.lock().pulled.clone()
     }
-
-    /// Directories that have a root.
-    pub fn roots(&self) -> Vec<PathBuf> {
-        let mut dirs: Vec<_> = self.lock().roots.keys().cloned().collect();
-        dirs.sort();
-        dirs
-    }
-
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -306,5 +298,20 @@ impl ImageStore for MockImageStore {
         let images = self.list();
         let usage = Usage { bytes: images.iter().map(|image| image.size).sum(), inodes: images.len() as u64 };
         Ok((PathBuf::from("/"), usage))
+    }
+
+    fn roots(&self) -> Vec<PathBuf> {
+        let mut dirs: Vec<_> = self.lock().roots.keys().cloned().collect();
+        dirs.sort();
+        dirs
+    }
+
+    async fn unused(&self) -> Result<Vec<PathBuf>> {
+        self.enter("unused").await?;
+        Ok(Vec::new())
+    }
+
+    async fn collect_unused(&self) -> Result<()> {
+        self.enter("collect_unused").await
     }
 }

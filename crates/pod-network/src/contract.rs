@@ -190,11 +190,18 @@ async fn garbage_is_what_nobody_knows(subject: &dyn Subject) {
     network.gc(&[]).await.expect("gc");
     assert_eq!(subject.leases().len(), 2, "what this instance attached is no garbage");
     let network = subject.open().await;
+    assert_eq!(held(&network).await, BTreeSet::from(["a".to_owned(), "b".to_owned()]));
     network.gc(std::slice::from_ref(&a)).await.expect("gc");
+    assert_eq!(held(&network).await, BTreeSet::from(["a".to_owned()]), "what is collected is held no more");
     assert_eq!(subject.leases(), got_a.ips.iter().copied().collect(), "a is valid, b is garbage");
     network.detach(&b).await.expect("detach of what was collected");
     network.detach(&a).await.expect("detach");
     finish(subject, &["a", "b"]).await;
+}
+
+/// The pods that the backend says to hold something for.
+async fn held(network: &Arc<dyn PodNetwork>) -> BTreeSet<String> {
+    network.held().await.expect("held").into_iter().map(|held| held.sandbox_id).collect()
 }
 
 async fn finish(subject: &dyn Subject, ids: &[&str]) {

@@ -54,6 +54,19 @@ pub trait PodNetwork: Debug + Send + Sync {
     /// Releases what the backend holds for us beyond `valid`. Only ever touches attachments that this
     /// daemon's cache knows.
     async fn gc(&self, valid: &[Attachment]) -> Result<()>;
+
+    /// What the backend holds for pods of this daemon now, as far as it can tell; for somebody who looks for what
+    /// nobody knows. What is being given back already is left out.
+    async fn held(&self) -> Result<Vec<Held>>;
+}
+
+/// Something that is held for a pod.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Held {
+    /// The pod sandbox's id.
+    pub sandbox_id: String,
+    /// In words: `lease of 10.85.0.2`, `link hv0123456789ab`.
+    pub what: String,
 }
 
 /// A pod that wants a network.

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::{AttachRequest, Attached, Attachment, Error, NetworkStatus, PodNetwork, Result};
+use crate::{AttachRequest, Attached, Attachment, Error, Held, NetworkStatus, PodNetwork, Result};
 
 /// The name of the mock's network.
 const NETWORK: &str = "mock";
@@ -81,7 +81,7 @@ impl MockNetwork {
         self.lock().status = Some(status);
     }
 
-    /// Makes the next call of `op` (`plan`, `attach`, `detach`, `check`, `gc`) fail without an effect.
+    /// Makes the next call of `op` (`plan`, `attach`, `detach`, `check`, `gc`, `held`) fail without an effect.
     /// Only an [`Error::Attach`] whose release failed too leaves the lease, as it says. Several are
     /// used up in order.
     pub fn fail_next(&self, op: &str, error: Error) {
@@ -208,6 +208,15 @@ impl PodNetwork for MockNetwork {
             leases.retain(|id, _| live.contains(id) || valid.iter().any(|a| a.sandbox_id == *id));
             Ok(())
         })
+    }
+
+    async fn held(&self) -> Result<Vec<Held>> {
+        self.wait("held").await;
+        if let Some(error) = self.failure("held") {
+            return Err(error);
+        }
+        let held = |(id, ip): (String, IpAddr)| Held { sandbox_id: id, what: format!("lease of {ip}") };
+        Ok(self.leases().into_iter().map(held).collect())
     }
 }
 

@@ -119,6 +119,24 @@ impl RecordStore {
         }
     }
 
+    /// The ids that have a record, readable or not; sorted.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn ids(&self) -> Result<Vec<String>> {
+        let mut ids = Vec::new();
+        for entry in fs::read_dir(&self.dir).map_err(io_error("list", &self.dir))? {
+            let path = entry.map_err(io_error("list", &self.dir))?.path();
+            if path.extension().is_some_and(|it| it == "json")
+                && let Some(id) = path.file_stem().and_then(|stem| stem.to_str())
+            {
+                ids.push(id.to_owned());
+            }
+        }
+        ids.sort();
+        Ok(ids)
+    }
+
     /// Deletes a record; a missing one is a success.
     ///
     /// # Errors

@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// A container runtime daemon for Kubernetes nodes.
 #[derive(Debug, Parser)]
@@ -29,6 +29,46 @@ pub(crate) enum Command {
         #[arg(long, value_name = "DIR", requires = "backend", conflicts_with = "config")]
         dir: Option<PathBuf>,
     },
+    /// How the daemon is, and what it could not give back yet.
+    Status {
+        #[command(flatten)]
+        place: Where,
+        /// Print a document for programs.
+        #[arg(long)]
+        json: bool,
+    },
+    /// What the daemon does now, and what it waits for.
+    Ops {
+        #[command(flatten)]
+        place: Where,
+        /// Print a document for programs.
+        #[arg(long)]
+        json: bool,
+        #[command(subcommand)]
+        command: Option<OpsCommand>,
+    },
+    /// Look for what no record knows: mounts, namespaces, cgroups, monitors, addresses, layers, directories, records.
+    ///
+    /// Asks the daemon if one runs, else looks by itself under the daemon's locks. Exits with 1 when something is left, with 2 when it cannot look.
+    Check {
+        #[command(flatten)]
+        place: Where,
+        /// Take it away, unless something lives in it.
+        #[arg(long)]
+        repair: bool,
+        /// Print a document for programs.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Take away everything of this Hull: pods, images, records, directories. The daemon must not run.
+    Wipe {
+        /// The configuration file of the daemon whose state is to go.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Also while pods run: they are ended.
+        #[arg(long)]
+        force: bool,
+    },
     /// Images on this node.
     Image {
         #[command(subcommand)]
@@ -39,6 +79,27 @@ pub(crate) enum Command {
         /// For which shell.
         #[arg(value_enum, default_value = "bash", ignore_case = true)]
         shell: Shell,
+    },
+}
+
+/// Which daemon.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Where {
+    /// The configuration file of the daemon.
+    #[arg(long, value_name = "FILE", global = true)]
+    pub(crate) config: Option<PathBuf>,
+    /// The socket of the daemon. Without: as its configuration says.
+    #[arg(long, value_name = "PATH", global = true, conflicts_with = "config")]
+    pub(crate) socket: Option<PathBuf>,
+}
+
+/// What to do with an operation.
+#[derive(Debug, Subcommand)]
+pub(crate) enum OpsCommand {
+    /// End one and undo what it made. What ends a thing is never cancelled.
+    Cancel {
+        /// The operation's key as `hull ops` shows it, or the id of its pod or container, or the beginning of that.
+        key: String,
     },
 }
 

@@ -162,7 +162,7 @@ fn cni_config(config: &Config) -> CniConfig {
         bin_dirs: config.network.cni_bin_dirs.clone(),
         cache_dir: config.root.join("cni"),
         add_deadline: config.timeouts.network,
-        del_deadline: config.timeouts.network,
+        del_deadline: config.timeouts.release,
         exclusive: config.network.exclusive,
         ..CniConfig::default()
     }
@@ -257,7 +257,7 @@ fn cli_runtime(
 
 /// Where the links to attach sockets are: short, because `sun_path` has 108 bytes and a container's id
 /// takes 64 of them. A long `run_root` gets a directory named by its hash beside it in `/run`.
-fn attach_dir(run_root: &Path) -> PathBuf {
+pub(crate) fn attach_dir(run_root: &Path) -> PathBuf {
     use sha2::{Digest, Sha256};
     let dir = run_root.join("a");
     if dir.as_os_str().len() <= LONGEST_ATTACH_DIR {

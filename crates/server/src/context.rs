@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime};
 
 use futures_util::FutureExt;
 use hull_conmon_client::Monitor;
@@ -21,9 +21,10 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::events::Events;
 use crate::layout::Layout;
-use crate::model::{AttachmentRecord, ContainerRecord, ContainerStatus, SandboxRecord, SandboxStatus};
+use crate::ledger::Ledger;
+use crate::model::{ContainerRecord, ContainerStatus, SandboxRecord, SandboxStatus};
 use crate::node::Node;
-use crate::operation::Operation;
+use crate::operation::{Jobs, Operation};
 use crate::probe::Probes;
 use crate::records::Records;
 use crate::spec::rlimits::{self, Rlimit};
@@ -58,10 +59,16 @@ pub(crate) struct Daemon {
     pub(crate) watch_end: CancellationToken,
     /// Lookups of volumes at a time: a dead file server holds these threads, and no others.
     pub(crate) volumes: Arc<Semaphore>,
-    /// Attachments that nobody needs and that could not be released yet, by sandbox id.
-    pub(crate) ledger: Mutex<BTreeMap<String, AttachmentRecord>>,
     /// Serves exec, attach and port-forward; set when it listens.
     pub(crate) streaming: OnceLock<hull_streaming::Server>,
+    /// What could not be given back yet.
+    pub(crate) ledger: Ledger,
+    /// What runs besides operations.
+    pub(crate) jobs: Jobs,
+    /// The right to look for orphans: one at a time.
+    pub(crate) checks: Semaphore,
+    /// When this daemon was started.
+    pub(crate) started: SystemTime,
     /// A return of freed memory to the kernel is due.
     pub(crate) trim_due: AtomicBool,
 }
@@ -104,8 +111,11 @@ impl Daemon {
             watchers: TaskTracker::new(),
             watch_end: CancellationToken::new(),
             volumes: Arc::new(Semaphore::new(VOLUME_LOOKUPS)),
-            ledger: Mutex::new(BTreeMap::new()),
             streaming: OnceLock::new(),
+            ledger: Ledger::default(),
+            jobs: Jobs::default(),
+            checks: Semaphore::new(1),
+            started: SystemTime::now(),
             trim_due: AtomicBool::new(false),
             config,
         })

@@ -60,6 +60,11 @@ impl Server {
     /// # Errors
     /// When the directories are in use by another daemon, or cannot be used; a bad record is no error.
     pub async fn start(config: Config) -> Result<Self> {
+        if let Some(rules) = &config.failpoints {
+            hull_failpoint::configure(rules).map_err(|e| {
+                Error::io("failpoints", std::io::Error::new(std::io::ErrorKind::InvalidInput, e))
+            })?;
+        }
         let layout = Layout { root: config.root.clone(), run_root: config.run_root.clone() };
         layout.make().map_err(|e| {
             Error::io(format!("make {} and {}", layout.root.display(), layout.run_root.display()), e)
@@ -169,7 +174,7 @@ pub fn lock_root(root: &Path) -> Result<impl Drop + use<>> {
     lock(root)
 }
 
-fn lock(dir: &Path) -> Result<Flock<File>> {
+pub(crate) fn lock(dir: &Path) -> Result<Flock<File>> {
     let path = dir.join(".lock");
     let file = File::options()
         .create(true)

@@ -10,7 +10,7 @@ use hull_cri_api::v1;
 use hull_image_store::{Auth, Image, PullRequest};
 
 use crate::context::Context;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::sandbox::request::{clean_absolute, invalid};
 use crate::sandbox::status::nanoseconds;
 
@@ -48,7 +48,15 @@ pub(crate) async fn pull(ctx: &Context, request: v1::PullImageRequest) -> Result
         identity_token: auth.identity_token,
         registry_token: auth.registry_token,
     });
-    Ok(ctx.images.pull(&PullRequest { reference, auth }).await?.id.clone())
+    let (_job, cancel) = ctx.jobs.begin_cancellable("PullImage", &reference, "the registry");
+    let request = PullRequest { reference: reference.clone(), auth };
+    tokio::select! {
+        biased;
+        () = cancel.cancelled() => {
+            Err(Error::Cancelled { operation: "PullImage", id: reference, stage: "pull" })
+        }
+        pulled = ctx.images.pull(&request) => Ok(pulled?.id.clone()),
+    }
 }
 
 /// Removes an image with all its names. A missing one is a success, as the CRI demands.
@@ -63,6 +71,7 @@ pub(crate) async fn import(ctx: &Context, path: &str) -> Result<Vec<Arc<Image>>>
 }
 
 async fn import_path(ctx: &Context, path: &Path) -> Result<Vec<Arc<Image>>> {
+    let _job = ctx.jobs.begin("ImportImage", &path.to_string_lossy(), "its layers to be unpacked");
     Ok(ctx.images.import(path).await?)
 }
 

@@ -7,6 +7,7 @@
 //! sandbox/    pod sandboxes, by verb     store       every object, published as snapshots
 //! container/  containers, by verb        records     the same, durable; written first
 //! image       the image verbs            recovery    what an earlier daemon left
+//! ledger      what is still to be given back
 //! streaming/  exec, attach, port-forward config/     hull.toml
 //! spec/       config.json, pure
 //! ```
@@ -22,6 +23,7 @@
 //! ```
 
 mod backends;
+mod check;
 mod claim;
 pub mod config;
 mod container;
@@ -32,6 +34,7 @@ mod events;
 mod id;
 mod image;
 mod layout;
+mod ledger;
 pub mod memory;
 mod model;
 mod node;
@@ -48,5 +51,6 @@ mod store;
 mod streaming;
 
 pub use backends::Mocks;
+pub use check::{Offline, Report};
 pub use daemon::{Server, lock_root};
 pub use error::{Error, Result, chain};

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use arguments::{Arguments, Command, ImageCommand};
+use arguments::{Arguments, Command, ImageCommand, OpsCommand};
 
 fn main() -> ExitCode {
     // Before anything makes a thread: this may be the process that a pod's user namespace begins with.
@@ -16,15 +16,34 @@ fn main() -> ExitCode {
         return code;
     }
     let arguments = Arguments::parse();
+    let done = |()| ExitCode::SUCCESS;
     let result = match arguments.command {
-        Command::Serve { config, backend, dir } => command::serve::serve(config, backend.as_deref(), dir),
-        Command::Image { command: ImageCommand::Import { path, config } } => {
-            command::import::import(&path, config)
+        Command::Serve { config, backend, dir } => {
+            command::serve::serve(config, backend.as_deref(), dir).map(done)
         }
-        Command::Completion { shell } => command::completion::print(shell),
+        Command::Image { command: ImageCommand::Import { path, config } } => {
+            command::import::import(&path, config).map(done)
+        }
+        Command::Status { place, json } => command::status::status(&place, json).map(done),
+        Command::Ops { place, json, command: None } => command::ops::list(&place, json).map(done),
+        Command::Ops { place, command: Some(OpsCommand::Cancel { key }), .. } => {
+            command::ops::cancel(&place, &key).map(done)
+        }
+        Command::Check { place, repair, json } => match command::check::check(&place, repair, json) {
+            // 1 is an answer: something is left over.
+            Err(error) => {
+                command::complain(&error);
+                Ok(ExitCode::from(2))
+            }
+            answer => answer,
+        },
+        Command::Wipe { config, force } => {
+            command::check::wipe(&arguments::Where { config, socket: None }, force)
+        }
+        Command::Completion { shell } => command::completion::print(shell).map(done),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             command::complain(&error);
             ExitCode::FAILURE

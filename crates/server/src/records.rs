@@ -75,6 +75,33 @@ impl Records {
         Ok(false)
     }
 
+    /// The pods with an attachment record. Blocks.
+    pub(crate) fn attachment_ids(&self) -> Result<Vec<String>> {
+        Ok(self.attachments.ids()?)
+    }
+
+    /// Every attachment record that can be read. Blocks.
+    pub(crate) fn attachments(&self) -> Result<Vec<AttachmentRecord>> {
+        let mut found = Vec::new();
+        for id in self.attachments.ids()? {
+            // Deleted meanwhile, or unreadable: the next start puts it into quarantine.
+            if let Ok(Some(record)) = self.attachments.get::<AttachmentRecord>(&id) {
+                found.push(record);
+            }
+        }
+        Ok(found)
+    }
+
+    pub(crate) async fn sandbox(&self, id: &str) -> Result<Option<SandboxRecord>> {
+        let (store, id) = (self.sandboxes.clone(), id.to_owned());
+        blocking(move || store.get(&id)).await
+    }
+
+    pub(crate) async fn container(&self, id: &str) -> Result<Option<ContainerRecord>> {
+        let (store, id) = (self.containers.clone(), id.to_owned());
+        blocking(move || store.get(&id)).await
+    }
+
     pub(crate) async fn put_sandbox(&self, record: SandboxRecord) -> Result<()> {
         let id = record.meta.id.clone();
         put(&self.sandboxes, id, record).await

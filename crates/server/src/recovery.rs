@@ -30,6 +30,7 @@ use crate::claim;
 use crate::container;
 use crate::context::Context;
 use crate::error::{Error, Result, chain};
+use crate::ledger::{self, Owed};
 use crate::model::{AttachmentRecord, ContainerPhase, ContainerRecord, SandboxPhase, SandboxRecord};
 use crate::records::AllRecords;
 use crate::sandbox;
@@ -105,7 +106,8 @@ async fn container_record(ctx: Context, record: ContainerRecord) {
     let ContainerRecord { boot_id, meta, status } = record;
     if status.phase == ContainerPhase::Creating {
         if let Err(error) = container::teardown::by_meta(&ctx, &meta).await {
-            tracing::warn!(container = meta.id, error = %chain(&error), "half-made container not undone; next start tries again");
+            tracing::warn!(container = meta.id, error = %chain(&error), "half-made container not undone; will be retried");
+            ledger::owe(&ctx, Owed::Container(Box::new(meta)), &error);
         }
         return;
     }
@@ -173,7 +175,8 @@ async fn sandbox_record(ctx: Context, record: SandboxRecord) {
     let SandboxRecord { boot_id, meta, status } = record;
     if status.phase == SandboxPhase::Creating {
         if let Err(error) = sandbox::teardown::by_meta(&ctx, &meta).await {
-            tracing::warn!(sandbox = meta.id, error = %chain(&error), "half-made pod sandbox not undone; next start tries again");
+            tracing::warn!(sandbox = meta.id, error = %chain(&error), "half-made pod sandbox not undone; will be retried");
+            ledger::owe(&ctx, Owed::Sandbox(Box::new(meta)), &error);
         }
         return;
     }
@@ -221,7 +224,9 @@ async fn is_intact(ctx: &Context, sandbox: &Sandbox) -> bool {
 async fn attachment_record(ctx: Context, record: AttachmentRecord) {
     let id = record.attachment.sandbox_id.clone();
     if record.releasing {
-        sandbox::release::retry(&ctx, record);
+        // In the background: a plugin that still hangs does not hold up the start.
+        let error = Error::io("release", std::io::Error::other("an earlier daemon could not"));
+        ledger::owe(&ctx, Owed::Network(Box::new(record)), &error);
     } else if ctx.store.sandbox_exact(&id).is_some() {
         // Its pod has it.
     } else if ctx.store.containers_of(&id).iter().any(|c| c.status().phase != ContainerPhase::Exited) {

@@ -224,7 +224,10 @@ async fn containers() {
         expect(&mut wrong, field, made);
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert_eq!(server.mocks().images.as_ref().unwrap().roots(), Vec::<std::path::PathBuf>::new());
+    assert_eq!(
+        hull_image_store::ImageStore::roots(server.mocks().images.as_ref().unwrap().as_ref()),
+        Vec::<std::path::PathBuf>::new()
+    );
     for left in ["lib/records/containers", "lib/containers", "run/containers"] {
         assert_eq!(std::fs::read_dir(dir.path().join(left)).unwrap().count(), 0, "{left}");
     }

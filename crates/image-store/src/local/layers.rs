@@ -230,7 +230,7 @@ impl Inner {
 
     /// Whoever wants a layer says so before it looks whether the layer is there, so a layer that looks unused
     /// here and is renamed away is unpacked anew by the next.
-    fn is_layer_used(&self, diff_id: &str) -> bool {
+    pub(super) fn is_layer_used(&self, diff_id: &str) -> bool {
         self.catalog().has_layer(diff_id)
             || lock(&self.held).values().any(|lease| lease.layers.iter().any(|layer| layer == diff_id))
             || lock(&self.table).holds.contains_key(diff_id)

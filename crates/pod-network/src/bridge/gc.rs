@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{Shared, blocking, detach, unplug};
+use super::{Shared, blocking, detach, held, unplug};
 use crate::{Attachment, Result};
 
 /// Releases what is neither valid nor attached by this process. Every lease is tried; the first failure
@@ -35,7 +35,29 @@ pub(super) async fn gc(shared: &Arc<Shared>, valid: &[Attachment]) -> Result<()>
             Ok(()) => {}
         }
     }
+    match unplug_strays(shared, is_valid).await {
+        Err(error) if first.is_err() => tracing::warn!(%error, "collecting garbage failed further"),
+        Err(error) => first = Err(error),
+        Ok(()) => {}
+    }
     first
+}
+
+/// Links without a lease: of a pod whose lease is gone, so that nothing else leads to them.
+async fn unplug_strays(shared: &Arc<Shared>, is_valid: impl Fn(&str) -> bool) -> Result<()> {
+    for (id, _) in held::stray(shared).await? {
+        if is_valid(&id) {
+            continue;
+        }
+        let turn = shared.turn(&id).await;
+        // Looked at again, as above.
+        let Some((_, ips)) = held::stray(shared).await?.into_iter().find(|(stray, _)| *stray == id) else {
+            continue;
+        };
+        tracing::info!(sandbox = id, network = shared.config.name, "removing a link without a lease");
+        unplug::later(shared, id, ips, turn);
+    }
+    Ok(())
 }
 
 /// Opens the host ports of pods whose lease had to be read back from their link.

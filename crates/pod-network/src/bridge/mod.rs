@@ -20,6 +20,7 @@ mod conntrack;
 mod detach;
 mod former;
 mod gc;
+mod held;
 mod keeper;
 mod lease;
 mod link;
@@ -46,7 +47,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::keyed::Keyed;
-use crate::{AttachRequest, Attached, Attachment, Error, NetworkStatus, PodNetwork, Result};
+use crate::{AttachRequest, Attached, Attachment, Error, Held, NetworkStatus, PodNetwork, Result};
 pub use config::{
     BridgeConfig, DEFAULT_NAME, DEFAULT_SUBNETS, LARGEST_MTU, LEAST_MTU, check_subnets, default_subnets,
 };
@@ -228,6 +229,10 @@ impl PodNetwork for BridgeNetwork {
 
     async fn gc(&self, valid: &[Attachment]) -> Result<()> {
         gc::gc(&self.shared, valid).await
+    }
+
+    async fn held(&self) -> Result<Vec<Held>> {
+        held::held(&self.shared).await
     }
 }
 

@@ -76,6 +76,14 @@ fn our_bridge<'a>(links: &'a [Link], config: &BridgeConfig) -> Option<&'a Link> 
     links.iter().find(|it| it.name == config.name && it.is_bridge && it.alias.as_deref() == Some(&owner))
 }
 
+/// The pods whose links are on our bridge, with their addresses, as the links' aliases say.
+pub(super) fn plugged(config: &BridgeConfig) -> io::Result<Vec<(String, Vec<IpAddr>)>> {
+    let links = link::links(&mut Netlink::route()?)?;
+    let Some(bridge) = our_bridge(&links, config).map(|it| it.index) else { return Ok(Vec::new()) };
+    let ports = links.iter().filter(|it| it.controller == Some(bridge));
+    Ok(ports.filter_map(|it| names::read_alias(&it.name, it.alias.as_deref()?)).collect())
+}
+
 /// Removes our bridge, unless it has ports.
 pub(super) fn remove(config: &BridgeConfig) -> io::Result<()> {
     let mut netlink = Netlink::route()?;

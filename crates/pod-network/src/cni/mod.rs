@@ -42,7 +42,7 @@ use serde_json::value::RawValue;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::{AttachRequest, Attached, Attachment, Error, NetworkStatus, PodNetwork, Result, loopback};
+use crate::{AttachRequest, Attached, Attachment, Error, Held, NetworkStatus, PodNetwork, Result, loopback};
 use cache::Cache;
 pub use config::CniConfig;
 use gate::Gates;
@@ -200,6 +200,16 @@ impl PodNetwork for CniNetwork {
 
     async fn gc(&self, valid: &[Attachment]) -> Result<()> {
         gc::gc(&self.shared, &valid.iter().map(Key::of).collect()).await
+    }
+
+    async fn held(&self) -> Result<Vec<Held>> {
+        let cache = self.shared.cache.clone();
+        let targets = blocking("list the CNI results", move || cache.targets()).await?;
+        let held = |target: Target| Held {
+            what: format!("attachment {} of network {}", target.key.interface, target.key.network),
+            sandbox_id: target.key.container,
+        };
+        Ok(targets.into_iter().map(held).collect())
     }
 }
 

@@ -49,6 +49,7 @@ impl Config {
             root: dir.join("lib"),
             listen: run_root.join("hull.sock"),
             log_level: LogLevel::Info,
+            failpoints: None,
             runtime: RuntimeConfig {
                 default: "mock".to_owned(),
                 cgroup_driver: CgroupDriver::Cgroupfs,
@@ -133,6 +134,7 @@ impl Default for Timeouts {
             start: Duration::from_secs(MINUTE),
             stop_extra: Duration::from_secs(MINUTE),
             network: Duration::from_secs(2 * MINUTE),
+            release: Duration::from_secs(MINUTE),
             exec_extra: Duration::from_secs(10),
             runtime: Duration::from_secs(30),
             pull_idle: Duration::from_secs(MINUTE),

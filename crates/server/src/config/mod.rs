@@ -57,6 +57,9 @@ pub struct Config {
     pub listen: PathBuf,
     /// What is logged. `info`.
     pub log_level: LogLevel,
+    /// Faults to inject, in the language of `hull_failpoint`; only in builds for tests. They are the process's: they
+    /// outlive a server inside a test. Not set.
+    pub failpoints: Option<String>,
     /// `[runtime]`.
     pub runtime: RuntimeConfig,
     /// `[network]`.
@@ -228,8 +231,10 @@ pub struct Timeouts {
     pub start: Duration,
     /// How long, after its grace period and SIGKILL, a container may take to die. `1m`.
     pub stop_extra: Duration,
-    /// One operation of the network on one pod. `2m`.
+    /// Attaching one pod to the network. `2m`.
     pub network: Duration,
+    /// Releasing one pod's network, before it goes to the ledger and the pod counts as stopped. As `network`, at most `1m`.
+    pub release: Duration,
     /// How long, beyond its own timeout, an exec may take to be cleaned up. `10s`.
     pub exec_extra: Duration,
     /// Any other single call of the runtime (`state`, `kill`, `delete`, `update`). `30s`.

@@ -23,6 +23,7 @@ pub(super) struct Raw {
     pub(super) run_root: Given<PathBuf>,
     pub(super) listen: Given<PathBuf>,
     pub(super) log_level: Given<LogLevel>,
+    pub(super) failpoints: Given<String>,
     pub(super) runtime: RawRuntime,
     pub(super) network: RawNetwork,
     pub(super) images: RawImages,
@@ -77,11 +78,12 @@ pub(super) struct RawImages {
     pub(super) pinned: Given<Vec<String>>,
 }
 
-const TOP: [&str; 10] = [
+const TOP: [&str; 11] = [
     "root",
     "run_root",
     "listen",
     "log_level",
+    "failpoints",
     "runtime",
     "network",
     "images",
@@ -90,11 +92,12 @@ const TOP: [&str; 10] = [
     "containers",
 ];
 
-const TIMEOUTS: [&str; 10] = [
+const TIMEOUTS: [&str; 11] = [
     "create",
     "start",
     "stop_extra",
     "network",
+    "release",
     "exec_extra",
     "runtime",
     "pull_idle",
@@ -112,6 +115,7 @@ pub(super) fn read(table: &Table) -> Result<Raw, ConfigError> {
         run_root: top.path("run_root")?,
         listen: listen(&top)?,
         log_level: top.word("log_level", &LOG_LEVELS)?,
+        failpoints: failpoints(&top)?,
         runtime: runtime(&top.section("runtime")?)?,
         network: network(&top.section("network")?)?,
         images: images(&top.section("images")?)?,
@@ -128,6 +132,22 @@ const LOG_LEVELS: [(&str, LogLevel); 5] = [
     ("debug", LogLevel::Debug),
     ("trace", LogLevel::Trace),
 ];
+
+/// Faults for a test. What users run has none: there the key is refused, not ignored.
+fn failpoints(top: &Section<'_>) -> Result<Given<String>, ConfigError> {
+    let Some(text) = top.string("failpoints")? else { return Ok(None) };
+    if !hull_failpoint::ENABLED {
+        return Err(top.quoted(
+            "failpoints",
+            &text,
+            "this build of hull has no failpoints: only test builds do",
+        ));
+    }
+    match hull_failpoint::parse_rules(&text.value) {
+        Ok(_) => Ok(Some(text)),
+        Err(problem) => Err(top.quoted("failpoints", &text, problem)),
+    }
+}
 
 fn listen(top: &Section<'_>) -> Result<Given<PathBuf>, ConfigError> {
     /// `sun_path` is 108 bytes with the closing zero (unix(7)).

@@ -32,6 +32,7 @@ pub(super) fn resolve(raw: Raw, programs: &Programs) -> Result<Config, ConfigErr
     Ok(Config {
         listen: or(raw.listen, || run_root.join("hull.sock")),
         log_level: or(raw.log_level, || LogLevel::Info),
+        failpoints: raw.failpoints.map(|found| found.value),
         runtime: runtime(raw.runtime, &run_root, programs)?,
         network: network(raw.network),
         images: images(raw.images),
@@ -226,6 +227,7 @@ fn timeouts(given: &[(&'static str, std::time::Duration)]) -> Timeouts {
         start: value("start", default.start),
         stop_extra: value("stop_extra", default.stop_extra),
         network: value("network", default.network),
+        release: value("release", default.release.min(value("network", default.network))),
         exec_extra: value("exec_extra", default.exec_extra),
         runtime: value("runtime", default.runtime),
         pull_idle: value("pull_idle", default.pull_idle),

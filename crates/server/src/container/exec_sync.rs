@@ -49,6 +49,7 @@ pub(crate) async fn exec_sync(ctx: &Context, request: v1::ExecSyncRequest) -> Re
         timeout,
         max_output: MAX_OUTPUT,
     };
+    let _job = ctx.jobs.begin(RPC, container.id(), "the command to end");
     let outcome = tokio::select! {
         biased;
         () = container.execs.cancelled() => return Err(exec::stopping(RPC, &container)),

@@ -21,6 +21,7 @@ use crate::container::{teardown, watch};
 use crate::context::{Context, Handler};
 use crate::error::{Error, Result};
 use crate::layout::make_dir;
+use crate::ledger::{self, Owed};
 use crate::model::{ContainerMeta, ContainerPhase, User};
 use crate::operation::Operation;
 use crate::records::blocking;
@@ -40,8 +41,8 @@ pub(crate) async fn make_or_undo(
     if let Err(error) = result {
         let undo = operation.mark("undo", undo(&ctx, &container)).await;
         if let Err(undo) = undo {
-            // The record stays: the next start tries again.
-            tracing::warn!(container = container.id(), error = %crate::error::chain(&undo), "undo is not complete");
+            tracing::warn!(container = container.id(), error = %crate::error::chain(&undo), "undo is not complete; will be retried");
+            ledger::owe(&ctx, Owed::Container(Box::new(container.meta.clone())), &undo);
         }
         return Err(error);
     }
@@ -49,7 +50,7 @@ pub(crate) async fn make_or_undo(
 }
 
 /// A daemon that dies in between must find a record that says so; a failed undo leaves that record, and
-/// the next start tries again.
+/// the ledger, or the next start, tries again.
 async fn undo(ctx: &Context, container: &Arc<Container>) -> Result<()> {
     let unmade = ctx
         .change_container(container, |status| {

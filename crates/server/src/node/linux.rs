@@ -107,6 +107,15 @@ impl Node for LinuxNode {
             .is_some_and(|dir| dir.is_dir())
     }
 
+    async fn find_cgroups(&self) -> Result<Vec<PathBuf>> {
+        let cgroups = self.cgroups.clone();
+        blocking(move || Ok::<_, Error>(cgroups.find(&crate::check::is_cgroup_name)?)).await
+    }
+
+    fn processes(&self, path: &Path) -> Result<Vec<i32>> {
+        Ok(self.cgroups.processes(path)?)
+    }
+
     fn is_populated(&self, path: &Path) -> bool {
         // What cannot be read may be populated: it is then killed, not just removed.
         self.cgroups.is_populated(path).unwrap_or(true)

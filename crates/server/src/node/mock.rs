@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A node that exists in memory alone.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -58,6 +58,14 @@ impl Node for MemoryNode {
 
     fn cgroup_exists(&self, _path: &Path) -> bool {
         false
+    }
+
+    async fn find_cgroups(&self) -> Result<Vec<PathBuf>> {
+        Ok(Vec::new())
+    }
+
+    fn processes(&self, _path: &Path) -> Result<Vec<i32>> {
+        Ok(Vec::new())
     }
 
     fn is_populated(&self, _path: &Path) -> bool {

@@ -5,7 +5,7 @@ mod linux;
 mod mock;
 
 use std::fmt::Debug;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -41,6 +41,12 @@ pub(crate) trait Node: Debug + Send + Sync {
 
     /// Whether there is such a cgroup.
     fn cgroup_exists(&self, path: &Path) -> bool;
+
+    /// The cgroups on this node that are named after a pod or container, whosever.
+    async fn find_cgroups(&self) -> Result<Vec<PathBuf>>;
+
+    /// The processes in a cgroup and below it.
+    fn processes(&self, path: &Path) -> Result<Vec<i32>>;
 
     /// Whether anything lives in the cgroup.
     fn is_populated(&self, path: &Path) -> bool;

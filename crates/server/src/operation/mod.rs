@@ -13,6 +13,8 @@
 //! ```
 
 pub(crate) mod admit;
+mod jobs;
+pub(crate) mod list;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use crate::error::{Error, Result};
 
 pub(crate) use admit::{Admission, OpKind};
+pub(crate) use jobs::{Job, Jobs};
 
 /// What every waiter of an operation is told.
 pub(crate) type Outcome = std::result::Result<(), Arc<Error>>;
@@ -39,13 +42,22 @@ pub(crate) struct Operation {
     /// What the request asked for, where that decides whether a retry is the same request.
     pub(crate) fingerprint: String,
     started: Instant,
-    stage: Mutex<&'static str>,
+    stage: Mutex<Stage>,
     cancel: CancellationToken,
     outcome: watch::Sender<Option<Outcome>>,
     waiters: AtomicUsize,
+    callers: AtomicUsize,
     delivered: AtomicBool,
     /// For a stop: when patience ends. Only ever moves earlier.
     patience: watch::Sender<Option<Instant>>,
+}
+
+/// Where an operation is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stage {
+    pub(crate) name: &'static str,
+    pub(crate) since: Instant,
+    pub(crate) deadline: Option<Duration>,
 }
 
 /// The place of the one operation of a pod sandbox or container.
@@ -69,10 +81,11 @@ impl Operation {
             id: id.to_owned(),
             fingerprint,
             started: Instant::now(),
-            stage: Mutex::new("admitted"),
+            stage: Mutex::new(Stage { name: "admitted", since: Instant::now(), deadline: None }),
             cancel: CancellationToken::new(),
             outcome: watch::Sender::new(None),
             waiters: AtomicUsize::new(0),
+            callers: AtomicUsize::new(0),
             delivered: AtomicBool::new(false),
             patience: watch::Sender::new(None),
         })
@@ -90,7 +103,7 @@ impl Operation {
     where
         Error: From<E>,
     {
-        *lock(&self.stage) = stage;
+        self.enter(stage, Some(deadline));
         let operation = self.kind.rpc();
         let id = || self.id.clone();
         let result = tokio::select! {
@@ -119,7 +132,7 @@ impl Operation {
     where
         Error: From<E>,
     {
-        *lock(&self.stage) = stage;
+        self.enter(stage, None);
         let operation = self.kind.rpc();
         let wrap = |source| Error::Step { operation, id: self.id.clone(), stage, cause: Box::new(source) };
         if !self.is_cancelled() {
@@ -153,7 +166,7 @@ impl Operation {
 
     /// As [`Operation::finally`], for what cannot fail or whose failure is told otherwise.
     pub(crate) async fn mark<T>(&self, stage: &'static str, work: impl Future<Output = T>) -> T {
-        *lock(&self.stage) = stage;
+        self.enter(stage, None);
         let _ = failpoint_async!(stage);
         work.await
     }
@@ -168,7 +181,21 @@ impl Operation {
 
     /// The stage it is in, and its age.
     pub(crate) fn progress(&self) -> (&'static str, Duration) {
-        (*lock(&self.stage), self.started.elapsed())
+        (lock(&self.stage).name, self.started.elapsed())
+    }
+
+    /// The stage it is in, since when, and how long it may take.
+    pub(crate) fn current_stage(&self) -> Stage {
+        *lock(&self.stage)
+    }
+
+    /// How many calls wait for its end, whatever for.
+    pub(crate) fn callers(&self) -> usize {
+        self.callers.load(Ordering::SeqCst)
+    }
+
+    fn enter(&self, name: &'static str, deadline: Option<Duration>) {
+        *lock(&self.stage) = Stage { name, since: Instant::now(), deadline };
     }
 
     /// Registers somebody who waits.
@@ -184,6 +211,7 @@ impl Operation {
 
     /// Waits for the end without counting as a waiter.
     pub(crate) async fn ended(&self) -> Outcome {
+        let _caller = Caller::new(&self.callers);
         let mut outcome = self.outcome.subscribe();
         match outcome.wait_for(Option::is_some).await {
             Ok(value) => value.clone().unwrap_or(Ok(())),
@@ -307,6 +335,22 @@ impl Waiter {
 impl Drop for Waiter {
     fn drop(&mut self) {
         self.operation.waiters.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Counts itself while it lives.
+struct Caller<'a>(&'a AtomicUsize);
+
+impl<'a> Caller<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(count)
+    }
+}
+
+impl Drop for Caller<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

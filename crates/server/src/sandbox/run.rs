@@ -25,6 +25,7 @@ use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::id;
 use crate::layout::make_dir;
+use crate::ledger::{self, Owed};
 use crate::model::{AttachmentRecord, SandboxMeta, SandboxPhase, SandboxStatus};
 use crate::operation::{Admission, Operation};
 use crate::records::blocking;
@@ -177,8 +178,8 @@ async fn make_or_undo(ctx: Context, sandbox: Arc<Sandbox>, operation: Arc<Operat
     if let Err(error) = result {
         let undo = operation.mark("undo", undo(&ctx, &sandbox)).await;
         if let Err(undo) = undo {
-            // The record stays: the next start tries again.
-            tracing::warn!(sandbox = sandbox.id(), error = %crate::error::chain(&undo), "undo is not complete");
+            tracing::warn!(sandbox = sandbox.id(), error = %crate::error::chain(&undo), "undo is not complete; will be retried");
+            ledger::owe(&ctx, Owed::Sandbox(Box::new(sandbox.meta.clone())), &undo);
         }
         return Err(error);
     }
@@ -186,7 +187,7 @@ async fn make_or_undo(ctx: Context, sandbox: Arc<Sandbox>, operation: Arc<Operat
 }
 
 /// A daemon that dies in between must find a record that says so; a failed undo leaves that record, and
-/// the next start tries again.
+/// the ledger, or the next start, tries again.
 async fn undo(ctx: &Context, sandbox: &Arc<Sandbox>) -> Result<()> {
     let unmade = ctx
         .change_sandbox(sandbox, |status| {
@@ -212,7 +213,8 @@ async fn make(ctx: &Context, sandbox: &Arc<Sandbox>, operation: &Operation) -> R
         let record = operation.stage("sandbox.run.plan", ctx.config.timeouts.network, plan).await?;
         operation.step("sandbox.run.attachment", ctx.records.put_attachment(record.clone())).await?;
         // Attaching, and on failure releasing what was half done, each with its own deadline inside.
-        let deadline = ctx.config.timeouts.network * 2 + Duration::from_secs(10);
+        let timeouts = &ctx.config.timeouts;
+        let deadline = timeouts.network + timeouts.release + Duration::from_secs(10);
         status.ips = operation.stage("sandbox.run.network", deadline, attach(ctx, record)).await?;
     }
     if pause::is_needed(&sandbox.meta) {
@@ -334,7 +336,10 @@ async fn attach(ctx: &Context, record: AttachmentRecord) -> Result<Vec<std::net:
             if let hull_pod_network::Error::Attach { released, .. } = &error {
                 match released {
                     None => ctx.records.delete_attachment(&record.attachment.sandbox_id).await?,
-                    Some(_) => release::later(ctx, record).await,
+                    Some(failure) => {
+                        let why = Error::io("release", std::io::Error::other(failure.to_string()));
+                        release::later(ctx, record, &why).await;
+                    }
                 }
             }
             Err(error.into())

@@ -62,7 +62,7 @@ fn features(ctx: &Daemon, name: &str) -> v1::RuntimeHandlerFeatures {
 fn info(ctx: &Daemon) -> HashMap<String, String> {
     let config = &ctx.config;
     let ledger: Vec<String> =
-        ctx.ledger.lock().unwrap_or_else(std::sync::PoisonError::into_inner).keys().cloned().collect();
+        ctx.ledger.networks().into_iter().map(|record| record.attachment.sandbox_id).collect();
     let document = serde_json::json!({
         "root": config.root,
         "stateDir": config.run_root,
@@ -94,21 +94,16 @@ fn network_info(config: &Config) -> serde_json::Value {
 
 /// What runs now.
 fn operations(ctx: &Daemon) -> Vec<serde_json::Value> {
-    let sandboxes = ctx.store.sandboxes().into_iter().filter_map(|sandbox| sandbox.slot.current());
-    let containers = ctx.store.containers().into_iter().filter_map(|container| container.slot.current());
-    sandboxes
-        .chain(containers)
-        .map(|operation| {
-            let (stage, age) = operation.progress();
-            serde_json::json!({
-                "operation": operation.kind.rpc(),
-                "id": operation.id,
-                "stage": stage,
-                "ageSeconds": age.as_secs_f64(),
-                "cancelled": operation.is_cancelled(),
-            })
+    let shown = |it: crate::operation::list::Listed| {
+        serde_json::json!({
+            "operation": it.kind,
+            "id": it.id,
+            "stage": it.stage,
+            "ageSeconds": it.age.as_secs_f64(),
+            "cancelled": it.cancelled,
         })
-        .collect()
+    };
+    crate::operation::list::list(ctx).into_iter().map(shown).collect()
 }
 
 /// The kubelet configures itself from this.

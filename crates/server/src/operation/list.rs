@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What runs now, for people: kind, key, stage, age, what it waits for; and ending one of them.
+
+use std::time::Duration;
+
+use super::{Job, OpKind, Operation};
+use crate::context::Daemon;
+use crate::error::{Error, Result};
+use crate::model::{ContainerKey, SandboxKey};
+
+/// One operation or job.
+#[derive(Debug, Clone)]
+pub(crate) struct Listed {
+    /// The RPC, or what else it is.
+    pub(crate) kind: &'static str,
+    /// What the kubelet knows the thing by; a reference of an image.
+    pub(crate) key: String,
+    /// The id of the thing; empty where it has none.
+    pub(crate) id: String,
+    pub(crate) stage: &'static str,
+    pub(crate) waiting_for: &'static str,
+    pub(crate) age: Duration,
+    pub(crate) stage_age: Duration,
+    /// How long the stage may take; `None`: local work that cannot be cut short.
+    pub(crate) stage_deadline: Option<Duration>,
+    /// Calls that wait for its end.
+    pub(crate) callers: usize,
+    pub(crate) cancelled: bool,
+    pub(crate) cancellable: bool,
+}
+
+/// Everything that runs, the oldest first.
+pub(crate) fn list(ctx: &Daemon) -> Vec<Listed> {
+    let mut all = Vec::new();
+    for sandbox in ctx.store.sandboxes() {
+        if let Some(operation) = sandbox.slot.current() {
+            all.push(listed(&operation, sandbox_key(&sandbox.meta.key())));
+        }
+    }
+    for container in ctx.store.containers() {
+        if let Some(operation) = container.slot.current() {
+            let pod = ctx.store.sandbox_exact(&container.meta.sandbox_id);
+            let pod = pod.map_or_else(|| container.meta.sandbox_id.clone(), |pod| pod_name(&pod.meta.key()));
+            all.push(listed(&operation, container_key(&pod, &container.meta.key())));
+        }
+    }
+    all.extend(ctx.jobs.list().into_iter().map(job));
+    all.sort_by_key(|listed| std::cmp::Reverse(listed.age));
+    all
+}
+
+/// Cancels the operation of a thing: named by its key, or by its id or the beginning of it.
+///
+/// # Errors
+/// When nothing runs there, several things are meant, or what runs is never cancelled: what ends a thing.
+pub(crate) fn cancel(ctx: &Daemon, wanted: &str) -> Result<Listed> {
+    const RPC: &str = "CancelOperation";
+    if wanted.is_empty() {
+        let problem = "must not be empty".to_owned();
+        return Err(Error::InvalidArgument { operation: RPC, field: "key".to_owned(), problem });
+    }
+    let is_it =
+        |listed: &Listed| listed.key == wanted || !listed.id.is_empty() && listed.id.starts_with(wanted);
+    let mut found: Vec<Listed> = list(ctx).into_iter().filter(is_it).collect();
+    let Some(one) = found.pop() else {
+        return Err(Error::NotFound { kind: "running operation", id: wanted.to_owned() });
+    };
+    if !found.is_empty() {
+        let matches = found.len() + 1;
+        return Err(Error::Ambiguous { kind: "operation", prefix: wanted.to_owned(), matches });
+    }
+    if !one.cancellable {
+        let problem = format!("{} is never cancelled: what ends a thing runs to its end", one.kind);
+        return Err(Error::FailedPrecondition { operation: RPC, id: wanted.to_owned(), problem });
+    }
+    if let Some(sandbox) = ctx.store.sandbox_exact(&one.id) {
+        cancel_current(sandbox.slot.current(), one.kind);
+    } else if let Some(container) = ctx.store.container_exact(&one.id) {
+        cancel_current(container.slot.current(), one.kind);
+    }
+    for job in ctx.jobs.list() {
+        if let Some(token) = job.cancel.filter(|_| job.kind == one.kind && job.key == one.key) {
+            token.cancel();
+        }
+    }
+    Ok(one)
+}
+
+/// Another operation may have taken the slot meanwhile.
+fn cancel_current(current: Option<std::sync::Arc<Operation>>, kind: &str) {
+    if let Some(operation) = current.filter(|operation| operation.kind.rpc() == kind) {
+        operation.cancel();
+    }
+}
+
+fn listed(operation: &Operation, key: String) -> Listed {
+    let stage = operation.current_stage();
+    Listed {
+        kind: operation.kind.rpc(),
+        key,
+        id: operation.id.clone(),
+        stage: stage.name,
+        waiting_for: waits_for(stage.name),
+        age: operation.progress().1,
+        stage_age: stage.since.elapsed(),
+        stage_deadline: stage.deadline,
+        callers: operation.callers(),
+        cancelled: operation.is_cancelled(),
+        cancellable: operation.kind.is_cancellable(),
+    }
+}
+
+fn job(job: Job) -> Listed {
+    let age = job.started.elapsed();
+    Listed {
+        kind: job.kind,
+        key: job.key,
+        id: String::new(),
+        stage: "",
+        waiting_for: job.waiting_for,
+        age,
+        stage_age: age,
+        stage_deadline: None,
+        callers: 0,
+        cancelled: job.cancel.as_ref().is_some_and(tokio_util::sync::CancellationToken::is_cancelled),
+        cancellable: job.cancel.is_some(),
+    }
+}
+
+fn pod_name(key: &SandboxKey) -> String {
+    format!("{}/{}", key.namespace, key.name)
+}
+
+/// `namespace/name/uid#attempt`
+fn sandbox_key(key: &SandboxKey) -> String {
+    format!("{}/{}#{}", pod_name(key), key.uid, key.attempt)
+}
+
+/// `namespace/pod/container#attempt`
+fn container_key(pod: &str, key: &ContainerKey) -> String {
+    format!("{pod}/{}#{}", key.name, key.attempt)
+}
+
+/// What a stage waits for, in words.
+fn waits_for(stage: &str) -> &'static str {
+    let Some((_, step)) = stage.rsplit_once('.') else {
+        return if stage == "undo" { "what was half made to be taken away" } else { "its turn" };
+    };
+    match step {
+        "plan" | "network" => "the network to attach the pod",
+        "pause" => "the OCI runtime to start the pod's pause",
+        "namespaces" => "the kernel to make namespaces",
+        "cgroup" | "cgroups" => "the kernel to make cgroups",
+        "root" | "images" => "the image store to mount a root",
+        "spec" => "volume paths to be looked at",
+        "monitor" => "conmon and the OCI runtime to create the container",
+        "runtime" => "the OCI runtime",
+        "containers" => "the pod's containers",
+        "resources" => "network, namespaces and mounts to be released",
+        "everything" => "everything of it to be taken away",
+        "signal" => "the OCI runtime to send the stop signal",
+        "grace" => "the container to end by itself",
+        "kill" | "leftovers" => "the kernel to end what was sent SIGKILL",
+        _ => "its files to be written",
+    }
+}
+
+// === impl OpKind ===
+
+impl OpKind {
+    /// What ends a thing is never cancelled.
+    pub(crate) fn is_cancellable(self) -> bool {
+        match self {
+            Self::RunSandbox | Self::CreateContainer | Self::StartContainer | Self::UpdateContainer => true,
+            Self::StopSandbox | Self::RemoveSandbox | Self::StopContainer | Self::RemoveContainer => false,
+        }
+    }
+}
