@@ -39,6 +39,7 @@ pub mod points;
 mod programs;
 pub mod runtimes;
 pub mod standins;
+pub mod streams;
 
 use std::io::Write;
 

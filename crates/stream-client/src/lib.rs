@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 #![expect(clippy::missing_panics_doc, clippy::panic, reason = "a panic is how a test fails")]
 
+pub mod forward;
 pub mod http;
 pub mod spdy;
 pub mod ws;

@@ -65,9 +65,17 @@ pub fn client<S: AsyncRead + AsyncWrite>(io: S) -> (Reader<S>, Writer<S>) {
     (Reader { io: read, zlib: Decompress::new(true) }, Writer { io: write, zlib, next: 1 })
 }
 
-/// Upgrades; the client's two halves.
+/// Connects and upgrades; the client's two halves.
 pub async fn dial(url: &str, protocol: &str) -> (Reader<TcpStream>, Writer<TcpStream>) {
-    let mut stream = connect(url).await;
+    upgrade(connect(url).await, url, protocol).await
+}
+
+/// Upgrades a connection; the client's two halves.
+pub async fn upgrade<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: S,
+    url: &str,
+    protocol: &str,
+) -> (Reader<S>, Writer<S>) {
     let answer = ask(&mut stream, "POST", url, &spdy_headers(protocol)).await;
     assert_eq!(answer.status, 101, "{}", answer.head);
     client(stream)
@@ -242,6 +250,19 @@ impl<S: AsyncRead + AsyncWrite> Exec<S> {
     pub async fn stdin(&mut self, bytes: &[u8], fin: bool) {
         let id = self.id("stdin");
         self.writer.send(id, bytes, fin).await.unwrap();
+    }
+
+    /// Reads until what has come on a stream ends with `what`.
+    pub async fn hears(&mut self, name: &str, what: &str) {
+        let (id, mut heard) = (self.id(name), Vec::new());
+        while !heard.ends_with(what.as_bytes()) {
+            match self.reader.next().await {
+                Frame::Data { stream, bytes, .. } if stream == id => heard.extend(bytes),
+                Frame::Data { bytes, .. } if bytes.is_empty() => {}
+                Frame::Ping(_) => {}
+                other => panic!("{other:?} after {:?}, instead of {what:?}", String::from_utf8_lossy(&heard)),
+            }
+        }
     }
 
     /// Reads to the end, as a client does that closes once it has seen the good-bye. Checks the order of things:

@@ -20,7 +20,11 @@ pub struct Reader(ReadHalf<TcpStream>);
 
 /// Upgrades; the client's two halves.
 pub async fn dial(url: &str, protocol: &str) -> (Reader, Writer) {
-    let mut stream = connect(url).await;
+    upgrade(connect(url).await, url, protocol).await
+}
+
+/// As [`dial`], on a connection that is there.
+pub async fn upgrade(mut stream: TcpStream, url: &str, protocol: &str) -> (Reader, Writer) {
     let answer = ask(&mut stream, "GET", url, &ws_headers(protocol)).await;
     assert_eq!(answer.status, 101, "{}", answer.head);
     assert_eq!(answer.header("sec-websocket-accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
@@ -88,6 +92,38 @@ impl Reader {
         let mut payload = vec![0; length as usize];
         self.0.read_exact(&mut payload).await?;
         Ok(Some((head[0], payload)))
+    }
+
+    /// Reads until what has come on a channel ends with `what`.
+    pub async fn hears(&mut self, channel: u8, what: &str) {
+        let mut heard = Vec::new();
+        while !heard.ends_with(what.as_bytes()) {
+            let (first, payload) = self.next().await;
+            let is_data = first == 0x82 && !payload.is_empty();
+            assert!(is_data, "a frame of kind {first:x} after {:?}", String::from_utf8_lossy(&heard));
+            if payload[0] == channel {
+                heard.extend_from_slice(&payload[1..]);
+            }
+        }
+    }
+
+    /// Reads to the close frame, as a client does; what came on the error channel.
+    pub async fn finish(mut self) -> String {
+        let mut status = String::new();
+        loop {
+            match self.next().await {
+                (0x82, payload) if payload.first() == Some(&3) => {
+                    status.push_str(std::str::from_utf8(&payload[1..]).unwrap());
+                }
+                (0x82, _) => assert!(status.is_empty(), "output after the status"),
+                (0x88, payload) => {
+                    assert_eq!(payload[..2], 1000u16.to_be_bytes());
+                    return status;
+                }
+                (0x89, _) => {}
+                other => panic!("{other:?}"),
+            }
+        }
     }
 
     /// The next frame, which must come.

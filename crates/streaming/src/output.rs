@@ -122,6 +122,11 @@ impl OutputStream {
         self.stalled = None;
     }
 
+    /// The client is not waited for at the session's end, as after a stall: for handlers that measure stalls themselves.
+    pub fn give_up(&self) {
+        self.activity.note_stall();
+    }
+
     /// Writes what can be written without waiting.
     ///
     /// # Errors

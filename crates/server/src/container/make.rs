@@ -304,6 +304,11 @@ async fn cgroups(ctx: &Context, meta: &ContainerMeta) -> Result<()> {
     ctx.node.create_cgroup(&meta.monitor_cgroup).await.map(|_| ())
 }
 
+/// How a container's standard streams are made.
+pub(crate) fn stdio(config: &v1::ContainerConfig) -> Stdio {
+    Stdio { terminal: config.tty, stdin: config.stdin, stdin_once: config.stdin_once }
+}
+
 fn monitor_request(
     ctx: &Context,
     meta: &ContainerMeta,
@@ -320,11 +325,7 @@ fn monitor_request(
         name: meta.config.metadata.as_ref().map_or_else(String::new, |metadata| metadata.name.clone()),
         state_dir: ctx.layout.container_run_dir(&meta.id),
         log_path: Some(meta.log_path.clone()),
-        stdio: Stdio {
-            terminal: meta.config.tty,
-            stdin: meta.config.stdin,
-            stdin_once: meta.config.stdin_once,
-        },
+        stdio: stdio(&meta.config),
         monitor_cgroup: Some(meta.monitor_cgroup.clone()),
         deadline,
     }

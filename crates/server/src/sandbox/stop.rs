@@ -13,6 +13,7 @@ use crate::model::SandboxPhase;
 use crate::operation::{Admission, OpKind, Operation};
 use crate::sandbox::teardown;
 use crate::store::Sandbox;
+use crate::streaming;
 
 /// How long containers get to stop by themselves when their pod is stopped.
 const GRACE: Duration = Duration::from_secs(10);
@@ -68,6 +69,8 @@ pub(crate) async fn run(
         sandbox.publish(status);
     }
     operation.finally("sandbox.stop.containers", stop_containers(ctx, sandbox.id(), grace)).await?;
+    // With its network namespace go the connections into it; whoever holds their other ends is told.
+    streaming::end_sessions(ctx, sandbox.id());
     operation.finally("sandbox.stop.resources", teardown::resources(ctx, &sandbox.meta)).await?;
     let stopped = ctx.change_sandbox(sandbox, |status| {
         status.phase = SandboxPhase::NotReady;

@@ -53,6 +53,15 @@ pub(crate) async fn shutdown(ctx: &Context, deadline: Duration) {
     }
 }
 
+/// Ends the sessions of a container or pod sandbox. They are told; nobody waits for them.
+pub(crate) fn end_sessions(ctx: &Context, target: &str) {
+    let Some(server) = ctx.streaming.get() else { return };
+    let ended = server.sessions().kill_target(target);
+    if ended > 0 {
+        tracing::info!(target, ended, "ended its sessions");
+    }
+}
+
 fn server_config(settings: &StreamingConfig) -> Config {
     Config {
         address: SocketAddr::new(settings.address, settings.port),

@@ -1,19 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Port-forward: many connections over one, each for itself.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use hull_stream_client::forward::{PROTOCOL, echoed, pair, read_all};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use crate::http::{soon, start};
-use crate::spdy::{Frame, Reader, Writer, client, dial};
+use crate::spdy::{Frame, client, dial};
 use crate::ws;
-
-const PROTOCOL: &str = "portforward.k8s.io";
 
 /// Serves every connection with the same behaviour; its port.
 async fn target<F, O>(serve: F) -> u16
@@ -44,61 +42,6 @@ async fn echo() -> u16 {
 fn reset_on_drop(stream: TcpStream) {
     #[expect(deprecated, reason = "the test wants the reset that others avoid")]
     stream.set_linger(Some(Duration::ZERO)).unwrap();
-}
-
-/// Opens a pair of streams; (error, data).
-async fn pair<S: AsyncWrite>(writer: &mut Writer<S>, port: u16, request: u32) -> (u32, u32) {
-    let (port, request) = (port.to_string(), request.to_string());
-    let mut ids = Vec::new();
-    for kind in ["error", "data"] {
-        ids.push(writer.open(&[("streamtype", kind), ("port", &port), ("requestid", &request)]).await);
-    }
-    // As clients do: nothing is sent on the error stream.
-    writer.send(ids[0], &[], true).await.unwrap();
-    (ids[0], ids[1])
-}
-
-#[derive(Debug, Default)]
-struct Stream {
-    bytes: Vec<u8>,
-    ended: bool,
-    reset: bool,
-}
-
-/// Reads until every stream of interest is over.
-async fn read_all<S: AsyncRead>(reader: &mut Reader<S>, ids: &[u32]) -> HashMap<u32, Stream> {
-    let mut streams: HashMap<u32, Stream> = ids.iter().map(|id| (*id, Stream::default())).collect();
-    while streams.values().any(|stream| !stream.ended && !stream.reset) {
-        match reader.next().await {
-            Frame::Data { stream, fin, bytes } => {
-                let Some(stream) = streams.get_mut(&stream) else { continue };
-                assert!(!stream.ended && !stream.reset);
-                stream.bytes.extend(bytes);
-                stream.ended = fin;
-            }
-            Frame::Reset { stream, .. } => {
-                if let Some(stream) = streams.get_mut(&stream) {
-                    stream.reset = true;
-                }
-            }
-            Frame::Reply(_) | Frame::Ping(_) => {}
-            other @ Frame::GoAway { .. } => panic!("{other:?}"),
-        }
-    }
-    streams
-}
-
-async fn one<S: AsyncRead + AsyncWrite>(
-    reader: &mut Reader<S>,
-    writer: &mut Writer<S>,
-    port: u16,
-    request: u32,
-) {
-    let (error, data) = pair(writer, port, request).await;
-    writer.send(data, b"ping", true).await.unwrap();
-    let streams = read_all(reader, &[error, data]).await;
-    assert_eq!(streams[&data].bytes, b"ping");
-    assert!(streams[&error].ended && streams[&error].bytes.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -168,7 +111,7 @@ async fn what_befalls_one_connection_is_not_told_as_the_failure_of_all() {
     let streams = read_all(&mut reader, &[error, data]).await;
     assert!(streams[&data].reset && streams[&error].ended);
     assert!(streams[&error].bytes.is_empty(), "kubectl ends everything when it reads a message here");
-    one(&mut reader, &mut writer, good, 1).await;
+    echoed(&mut reader, &mut writer, good, 1).await;
 
     // The client resets what it has read to the end, as kubectl does.
     let (error, data) = pair(&mut writer, closing, 2).await;
@@ -177,13 +120,13 @@ async fn what_befalls_one_connection_is_not_told_as_the_failure_of_all() {
     writer.reset(data).await;
     let streams = read_all(&mut reader, &[error]).await;
     assert!(streams[&error].ended && streams[&error].bytes.is_empty());
-    one(&mut reader, &mut writer, good, 3).await;
+    echoed(&mut reader, &mut writer, good, 3).await;
 
     let (error, data) = pair(&mut writer, dead, 4).await;
     let streams = read_all(&mut reader, &[error, data]).await;
     let message = String::from_utf8_lossy(&streams[&error].bytes).into_owned();
     assert!(message.contains(&format!("port {dead} to pod sandbox: connection refused")), "{message}");
-    one(&mut reader, &mut writer, good, 5).await;
+    echoed(&mut reader, &mut writer, good, 5).await;
 }
 
 #[tokio::test]
@@ -206,7 +149,7 @@ async fn a_target_that_takes_nothing_stops_its_own_upload_alone_until_the_buffer
     for _ in 0..16 {
         writer.send(data, &[0; 32 << 10], false).await.unwrap();
     }
-    one(&mut reader, &mut writer, good, 1).await;
+    echoed(&mut reader, &mut writer, good, 1).await;
     drop(held);
 }
 
@@ -257,7 +200,7 @@ async fn streams_are_limited_and_places_come_back() {
     let port = echo().await;
     let (mut reader, mut writer) = dial(&tested.forward(&[]), PROTOCOL).await;
     for request in 0..20 {
-        one(&mut reader, &mut writer, port, request).await;
+        echoed(&mut reader, &mut writer, port, request).await;
     }
     let (_, first) = pair(&mut writer, port, 100).await;
     let (_, _second) = pair(&mut writer, port, 101).await;
@@ -316,7 +259,7 @@ async fn the_tunnel_carries_the_same() {
     for protocol in ["SPDY/3.1+portforward.k8s.io", "v2.portforward.k8s.io"] {
         let (mut reader, mut writer) = client(ws::tunnel(ws::dial(&tested.forward(&[]), protocol).await));
         for request in 0..5 {
-            one(&mut reader, &mut writer, port, request).await;
+            echoed(&mut reader, &mut writer, port, request).await;
         }
         let (error, data) = pair(&mut writer, port, 9).await;
         let big = vec![5; 1 << 20];
