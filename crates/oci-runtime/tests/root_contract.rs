@@ -7,12 +7,12 @@
     reason = "a panic is how a test fails, and a report is read"
 )]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use hull_cgroups::Cgroups;
-use hull_oci_runtime::cli::{CrunRuntime, Deadlines, RuncRuntime, RuntimeConfig};
+use hull_oci_runtime::cli::{CrunRuntime, Deadlines, RuncRuntime, RuntimeConfig, YoukiRuntime};
 use hull_oci_runtime::contract::{self, Fixture, ProgramFixture, crun_wrapper};
 use hull_oci_runtime::{CreateRequest, DeleteRequest, ExecRequest, OciRuntime};
 use oci_spec::runtime::ProcessBuilder;
@@ -28,7 +28,7 @@ fn root_tests_enabled() -> bool {
     true
 }
 
-fn config(name: &str, path: impl Into<std::path::PathBuf>, dir: &Path) -> RuntimeConfig {
+fn config(name: &str, path: impl Into<PathBuf>, dir: &Path) -> RuntimeConfig {
     RuntimeConfig {
         name: name.to_owned(),
         path: path.into(),
@@ -111,7 +111,7 @@ async fn execs_have_their_own_cgroup(fixture: &ProgramFixture, everywhere: bool)
     rustix::mount::mount_bind(&source, &stale).unwrap();
 
     if everywhere {
-        // Not crun's way.
+        // runc's way alone.
         rustix::mount::unmount(&stale, rustix::mount::UnmountFlags::DETACH).unwrap();
     }
     runtime.delete(&DeleteRequest { id: "a".to_owned(), force: true }).await.unwrap();
@@ -131,13 +131,22 @@ async fn passes(fixture: ProgramFixture, exec_everywhere: bool) {
     assert_eq!(finished, Ok(()));
 }
 
+/// youki is in no distribution: `cargo xtask test --youki` builds it and says where it is.
+fn youki() -> Option<PathBuf> {
+    let given = std::env::var_os("HULL_YOUKI").map(PathBuf::from);
+    if let Some(path) = &given {
+        assert!(path.is_file(), "HULL_YOUKI={}: no such file", path.display());
+    }
+    given
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn on_both_programs() {
+async fn on_every_program() {
     if !root_tests_enabled() {
         eprintln!("skipped: set HULL_ROOT_TESTS=1");
         return;
     }
-    // One test for both: a process has one reaper, and it lives in one tokio runtime.
+    // One test for all: a process has one reaper, and it lives in one tokio runtime.
     let runc = ProgramFixture::new("runc", |dir| {
         Ok(Arc::new(RuncRuntime::new(config("runc", "/usr/sbin/runc", dir))) as Arc<dyn OciRuntime>)
     });
@@ -146,4 +155,12 @@ async fn on_both_programs() {
         Ok(Arc::new(CrunRuntime::new(config("crun", crun_wrapper(dir)?, dir))) as Arc<dyn OciRuntime>)
     });
     passes(crun.unwrap(), true).await;
+    let Some(program) = youki() else {
+        eprintln!("youki skipped: cargo xtask test --youki builds it");
+        return;
+    };
+    let youki = ProgramFixture::new("youki", |dir| {
+        Ok(Arc::new(YoukiRuntime::new(config("youki", program, dir))) as Arc<dyn OciRuntime>)
+    });
+    passes(youki.unwrap(), true).await;
 }

@@ -53,52 +53,68 @@ pub(super) fn pids(text: &[u8]) -> Result<Vec<i32>, String> {
     Ok(pids.unwrap_or_default())
 }
 
-/// Reads `features`.
+/// Whether what a runtime prints for `--version` names seccomp as compiled in: `libseccomp: 2.5.4` (runc, youki),
+/// `+SECCOMP` (crun).
+pub(super) fn version_has_seccomp(text: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(text);
+    text.lines().any(|line| line.starts_with("libseccomp:"))
+        || text.split_whitespace().any(|it| it == "+SECCOMP")
+}
+
+/// What `features` tells.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Told {
+    pub(super) features: Features,
+    /// Whether it says anything about seccomp; `features.seccomp` is false if not.
+    pub(super) about_seccomp: bool,
+}
+
+/// Reads `features`. What is absent or null is not known.
 /// <https://github.com/opencontainers/runtime-spec/blob/main/features.md>
-pub(super) fn features(text: &[u8]) -> Result<Features, String> {
+pub(super) fn features(text: &[u8]) -> Result<Told, String> {
     #[derive(Deserialize, Default)]
     #[serde(default, rename_all = "camelCase")]
     struct Document {
-        mount_options: Vec<String>,
-        linux: Linux,
-        annotations: BTreeMap<String, String>,
+        mount_options: Option<Vec<String>>,
+        linux: Option<Linux>,
+        annotations: Option<BTreeMap<String, String>>,
     }
     #[derive(Deserialize, Default)]
     #[serde(default, rename_all = "camelCase")]
     struct Linux {
-        namespaces: Vec<String>,
-        seccomp: Switch,
-        apparmor: Switch,
-        selinux: Switch,
-        mount_extensions: MountExtensions,
+        namespaces: Option<Vec<String>>,
+        seccomp: Option<Switch>,
+        apparmor: Option<Switch>,
+        selinux: Option<Switch>,
+        mount_extensions: Option<MountExtensions>,
     }
     #[derive(Deserialize, Default)]
     #[serde(default)]
     struct MountExtensions {
-        idmap: Switch,
+        idmap: Option<Switch>,
     }
     #[derive(Deserialize, Default)]
     #[serde(default)]
     struct Switch {
         enabled: Option<bool>,
     }
-    impl Switch {
-        fn on(&self) -> bool {
-            self.enabled == Some(true)
-        }
+    fn on(switch: Option<&Switch>) -> bool {
+        switch.is_some_and(|switch| switch.enabled == Some(true))
     }
     let told: Document = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+    let (linux, annotations) = (told.linux.unwrap_or_default(), told.annotations.unwrap_or_default());
     let checkpoint =
-        told.annotations.iter().any(|(key, value)| key.ends_with("checkpoint.enabled") && value == "true");
-    Ok(Features {
-        idmap_mounts: told.linux.mount_extensions.idmap.on(),
-        seccomp: told.linux.seccomp.on(),
-        apparmor: told.linux.apparmor.on(),
-        selinux: told.linux.selinux.on(),
-        mount_options: told.mount_options,
-        namespaces: told.linux.namespaces,
+        annotations.iter().any(|(key, value)| key.ends_with("checkpoint.enabled") && value == "true");
+    let features = Features {
+        idmap_mounts: on(linux.mount_extensions.as_ref().and_then(|it| it.idmap.as_ref())),
+        seccomp: on(linux.seccomp.as_ref()),
+        apparmor: on(linux.apparmor.as_ref()),
+        selinux: on(linux.selinux.as_ref()),
+        mount_options: told.mount_options.unwrap_or_default(),
+        namespaces: linux.namespaces.unwrap_or_default(),
         checkpoint,
-    })
+    };
+    Ok(Told { features, about_seccomp: linux.seccomp.is_some_and(|it| it.enabled.is_some()) })
 }
 
 #[cfg(test)]
@@ -118,6 +134,18 @@ mod tests {
         assert_eq!(version(b"crun version 1.8.1\n").unwrap().spec, None);
         assert!(version(b"hello\n").unwrap_err().contains("hello"));
         assert!(version(b"").is_err());
+    }
+
+    #[test]
+    fn seccomp_is_seen_in_versions() {
+        for (text, has) in [
+            ("youki version: 0.7.0\nlibseccomp: 2.5.4\n", true),
+            ("crun version 1.8.1\n+SYSTEMD +SECCOMP +EBPF\n", true),
+            ("crun version 1.8.1\n+SYSTEMD -SECCOMP\n", false),
+            ("youki version: 0.7.0\n", false),
+        ] {
+            assert_eq!(version_has_seccomp(text.as_bytes()), has, "{text}");
+        }
     }
 
     #[test]
@@ -152,11 +180,17 @@ mod tests {
             "seccomp":{"enabled":true},"apparmor":{"enabled":true},"selinux":{"enabled":null}},
             "annotations":{"org.opencontainers.runc.checkpoint.enabled":"true"}}"#;
         let told = features(old).unwrap();
+        assert!(told.about_seccomp);
+        let told = told.features;
         assert!(told.seccomp && told.apparmor && told.checkpoint && !told.selinux && !told.idmap_mounts);
         assert_eq!(told.mount_options, ["ro", "rro"]);
         let new = br#"{"linux":{"mountExtensions":{"idmap":{"enabled":true}}}}"#;
-        assert!(features(new).unwrap().idmap_mounts);
-        assert_eq!(features(b"{}").unwrap(), Features::default());
+        assert!(features(new).unwrap().features.idmap_mounts);
+        let nothing = Told { features: Features::default(), about_seccomp: false };
+        assert_eq!(features(b"{}").unwrap(), nothing);
+        let youki = br#"{"annotations":null,"mountOptions":["rro"],"linux":{"seccomp":null,"apparmor":{"enabled":true}}}"#;
+        let told = features(youki).unwrap();
+        assert!(told.features.apparmor && !told.features.seccomp && !told.about_seccomp);
         assert!(features(b"unknown command").is_err());
     }
 

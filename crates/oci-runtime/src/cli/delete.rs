@@ -16,15 +16,18 @@ use super::{ALIVE, CliRuntime, Flavor, wrong_state};
 use crate::{DeleteRequest, Error, Result, RuntimeState, RuntimeStatus};
 
 const SIGKILL: &str = "9";
+/// What a container that is created waits at (runc and crun; youki), in its state directory.
+const WAITS_FOR_START: [&str; 2] = ["exec.fifo", "notify.sock"];
 
 pub(super) async fn delete<F: Flavor>(runtime: &CliRuntime<F>, request: &DeleteRequest) -> Result<()> {
     if request.force { forced(runtime, &request.id).await } else { ended(runtime, &request.id).await }
 }
 
 async fn ended<F: Flavor>(runtime: &CliRuntime<F>, id: &str) -> Result<()> {
-    // The fifo exists from create to start. Then the programs would kill and delete; without it they
+    // One of them exists from create to start. Then the programs would kill and delete; without it they
     // refuse by themselves, and one run of the program is saved.
-    if runtime.runner.config.root.join(id).join("exec.fifo").exists() {
+    let state_dir = runtime.runner.config.root.join(id);
+    if WAITS_FOR_START.iter().any(|name| state_dir.join(name).exists()) {
         let state = runtime.read_state(id).await?;
         if ALIVE.contains(&state.status) {
             return Err(wrong_state(id, "delete", state.status));
@@ -86,6 +89,10 @@ fn ended_is_fine(answer: Result<Vec<u8>>) -> Result<()> {
 async fn run<F: Flavor>(runtime: &CliRuntime<F>, id: &str, force: bool) -> Result<()> {
     if let Some(prefix) = runtime.flavor.stale_mounts() {
         unmount_stale(&runtime.runner.config.root.join(id), prefix);
+    }
+    if let Some(cgroups) = &runtime.runner.config.cgroups {
+        // youki removes a container's cgroup alone, and fails where those of execs are left in it.
+        runtime.execs.sweep(id, cgroups);
     }
     let mut call = Call::new("delete", id, runtime.deadlines().delete);
     if force {

@@ -59,7 +59,7 @@ impl Execs {
     }
 
     /// Removes those that have become empty since.
-    fn sweep(&self, id: &str, cgroups: &Cgroups) {
+    pub(super) fn sweep(&self, id: &str, cgroups: &Cgroups) {
         let mut populated = self.populated.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(kept) = populated.remove(id) else { return };
         // A handful of directories, each a few microseconds; what cannot be removed is kept.

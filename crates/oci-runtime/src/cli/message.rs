@@ -18,12 +18,14 @@ const MAX_MESSAGE: usize = 4096;
 /// The line of a runtime's standard error (or log file) that tells the cause.
 ///
 /// The last line of level `error`, in JSON (`{"level":"error","msg":...}`) or in text
-/// (`level=error msg="..."`); else a Go panic's first line; else the last line that is not empty.
+/// (`level=error msg="..."`); else a Go panic's first line, or the line that begins with `error:` and is followed by
+/// advice; else the last line that is not empty.
 pub fn last_error(output: &[u8]) -> String {
     let text = String::from_utf8_lossy(output);
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let errors = lines.iter().rev().filter_map(|line| error_of(line));
-    let panic = lines.iter().find(|line| line.starts_with("panic:")).map(|line| (*line).to_owned());
+    let is_first = |line: &&&str| line.starts_with("panic:") || line.starts_with("error: ");
+    let panic = lines.iter().find(is_first).map(|line| (*line).to_owned());
     let plain = lines.iter().rev().find(|line| parse_line(line).is_none()).map(|line| (*line).to_owned());
     let last = lines.last().map(|line| parse_line(line).map_or((*line).to_owned(), |(_, message)| message));
     let mut message = { errors }.next().or(panic).or(plain).or(last).unwrap_or_default();
@@ -45,10 +47,11 @@ pub(super) fn classify(failed: Failure<'_>) -> Error {
     let id = failed.id.to_owned();
     let words = failed.message.to_lowercase();
     let says = |texts: &[&str]| texts.iter().any(|text| words.contains(text));
-    if says(&["container does not exist", "no such container"]) || failed.is_missing_state_file() {
+    let is_missing = words.starts_with("container ") && words.ends_with(" does not exist.");
+    if is_missing || says(NOT_FOUND) || failed.is_missing_state_file() {
         return Error::NotFound { id };
     }
-    if says(&["container with given id already exists"])
+    if says(&["container with given id already exists", "container already exists"])
         || (words.contains("container `") && words.contains("already exists"))
     {
         return Error::AlreadyExists { id };
@@ -88,6 +91,10 @@ pub(super) struct Failure<'a> {
     pub(super) message: String,
 }
 
+/// There is no such container. Lower case.
+const NOT_FOUND: &[&str] =
+    &["container does not exist", "no such container", "container state directory does not exist"];
+
 /// The container is there, and not in a state for the verb. Lower case.
 const WRONG_STATE: &[&str] = &[
     "cannot start an already running container",
@@ -107,6 +114,7 @@ const WRONG_STATE: &[&str] = &[
     "no such process",
     "process already finished",
     "invalid process",
+    "incompatible container status",
 ];
 
 /// The program has no such sub-command, or misses a helper. Lower case.
@@ -138,10 +146,12 @@ fn parse_line(line: &str) -> Option<(String, String)> {
     #[derive(Deserialize)]
     struct Line {
         level: String,
+        #[serde(alias = "message")]
         msg: String,
     }
     if line.starts_with('{') {
-        return serde_json::from_str::<Line>(line).ok().map(|line| (line.level, line.msg));
+        let line = serde_json::from_str::<Line>(line).ok()?;
+        return Some((line.level.to_lowercase(), in_one_line(line.msg)));
     }
     let (_, rest) = line.split_once("level=")?;
     let (level, rest) = rest.split_once(' ')?;
@@ -152,6 +162,24 @@ fn parse_line(line: &str) -> Option<(String, String)> {
         None => message.split(' ').next().unwrap_or_default().to_owned(),
     };
     Some((level.to_owned(), message))
+}
+
+/// youki tells its causes one below the other; an error for people is one line, the cause last.
+fn in_one_line(message: String) -> String {
+    let message = match message.strip_prefix("error in executing command: ") {
+        Some(rest) => rest.to_owned(),
+        None => message,
+    };
+    if !message.contains('\n') {
+        return message;
+    }
+    let lines = message.lines().map(str::trim).take_while(|line| *line != "Stack backtrace:");
+    let lines = lines.filter(|line| !line.is_empty() && *line != "Caused by:");
+    let unnumbered = |line| match str::split_once(line, ": ") {
+        Some((number, rest)) if number.parse::<u8>().is_ok() => rest,
+        _ => line,
+    };
+    lines.map(unnumbered).collect::<Vec<_>>().join(": ")
 }
 
 /// The quoted string at the start, with its quotes.
@@ -183,6 +211,10 @@ mod tests {
             (r#"time="T" level=error msg="exec: \"x\": no""#, r#"exec: "x": no"#),
             (r#"time="T" level=error msg=plain"#, "plain"),
             (
+                r#"{"level":"ERROR","message":"error in executing command: failed\n\nCaused by:\n    0: a\n    1: b","target":"y"}"#,
+                "failed: a: b",
+            ),
+            (
                 "{\"level\":\"fatal\",\"msg\":\"nsexec\"}\n{\"level\":\"error\",\"msg\":\"setns\"}\n\
                  {\"level\":\"warning\",\"msg\":\"late\"}",
                 "setns",
@@ -190,6 +222,10 @@ mod tests {
             ("{\"level\":\"warning\",\"msg\":\"odd\"}\nexec failed: x\n\n", "exec failed: x"),
             ("{\"level\":\"warning\",\"msg\":\"odd\"}", "odd"),
             ("panic: nil\n\ngoroutine 1 [running]:\nmain.go:1", "panic: nil"),
+            (
+                "error: unexpected argument '--x'\n\nUsage: y\n\nTry '--help'.",
+                "error: unexpected argument '--x'",
+            ),
             ("{not json", "{not json"),
         ] {
             assert_eq!(last_error(output.as_bytes()), cause, "{output}");
@@ -213,6 +249,8 @@ mod tests {
             "container does not exist",
             "error opening file `/run/rt/c1/status`: No such file or directory",
             "cannot open directory '/run/rt/c1': No such file or directory",
+            "container c1 does not exist.",
+            "container state directory does not exist",
         ] {
             assert!(matches!(classified("kill", message), Error::NotFound { id } if id == "c1"), "{message}");
         }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Runtimes that are programs with the OCI command line: [`runc`], [`crun`].
+//! Runtimes that are programs with the OCI command line: [`runc`], [`crun`], [`youki`].
 //!
 //! One [`CliRuntime`] drives them all; a [`Flavor`] holds what is particular to a program. Each call
 //! runs `PROGRAM --root=DIR --log-format=json VERB ... ID` with a deadline from [`Deadlines`], in its own
@@ -18,6 +18,7 @@ mod message;
 mod resources;
 pub mod runc;
 mod update;
+pub mod youki;
 
 use std::ffi::OsString;
 use std::fmt::Debug;
@@ -34,6 +35,7 @@ use serde_json::Value;
 pub use crun::CrunRuntime;
 pub use message::{create_failure, last_error};
 pub use runc::RuncRuntime;
+pub use youki::YoukiRuntime;
 
 use crate::{
     CheckpointRequest, CreateRequest, DeleteRequest, Error, ExecOutcome, ExecRequest, Features, KillRequest,
@@ -254,10 +256,14 @@ impl<F: Flavor> OciRuntime for CliRuntime<F> {
             let text = self.runner.run(self.version_call()).await?;
             return Ok(self.flavor.features_of(&String::from_utf8_lossy(&text)));
         }
-        match answer::features(&output.stdout) {
-            Ok(features) => Ok(Some(features)),
-            Err(detail) => Err(self.runner.garbled("features", detail)),
+        let told =
+            answer::features(&output.stdout).map_err(|detail| self.runner.garbled("features", detail))?;
+        let mut features = told.features;
+        if !told.about_seccomp {
+            // youki does not tell, and one that was built without would run containers without a filter.
+            features.seccomp = answer::version_has_seccomp(&self.runner.run(self.version_call()).await?);
         }
+        Ok(Some(features))
     }
 
     fn create_command(&self, request: &CreateRequest) -> RuntimeCommand {
@@ -274,7 +280,16 @@ impl<F: Flavor> OciRuntime for CliRuntime<F> {
         let mut call = Call::new("kill", id, self.deadlines().kill);
         match (request.target, request.process) {
             (KillTarget::Init, Some(process)) => return self.signal(id, process, request.signal).await,
-            (KillTarget::Init, None) => self.expect(id, "kill", ALIVE).await?,
+            (KillTarget::Init, None) if !self.flavor.refuses_wrong_state() => {
+                // The state has to be asked anyway, and tells the process. (youki would note that it has stopped,
+                // whatever the signal.)
+                let state = self.read_state(id).await?;
+                let Some(process) = state.pid.and_then(ProcessId::of) else {
+                    return Err(wrong_state(id, "kill", RuntimeStatus::Stopped));
+                };
+                return self.signal(id, process, request.signal).await;
+            }
+            (KillTarget::Init, None) => {}
             (KillTarget::All, _) => {
                 // Both programs answer `kill --all` of an ended container with success. It is not
                 // over while something of it lives (a shared pid namespace outlives its first process).

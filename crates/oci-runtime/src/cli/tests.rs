@@ -232,17 +232,21 @@ async fn features_may_be_unknown_and_answers_garbled() {
         (1, "", "unknown command features"),
         (0, "?", ""),
         (0, "{}", ""),
+        (0, "youki version: 0.7.0\nlibseccomp: 2.5.4\n", ""),
         (0, "[", ""),
         (0, "?", ""),
         (0, "?", ""),
     ];
     let (runtime, script) = scripted::<Crun>(&answers);
     assert_eq!(runtime.features().await.unwrap(), None);
-    assert_eq!(runtime.features().await.unwrap(), Some(Features::default()));
+    assert_eq!(runtime.features().await.unwrap(), Some(Features { seccomp: true, ..Features::default() }));
     assert!(matches!(runtime.features().await, Err(Error::Garbled { operation: "features", .. })));
     assert!(matches!(runtime.version().await, Err(Error::Garbled { operation: "version", .. })));
     assert!(matches!(runtime.state("a").await, Err(Error::Garbled { operation: "state", .. })));
-    assert_eq!(script.lines(), ["features", "--version", "features", "features", "--version", "state a"]);
+    assert_eq!(
+        script.lines(),
+        ["features", "--version", "features", "--version", "features", "--version", "state a"]
+    );
 }
 
 #[tokio::test]
