@@ -14,7 +14,7 @@ use hull_image_store::{ImageStore, LocalImageStore, local::LocalConfig, registry
 use hull_netns::mock::MockNetNs;
 use hull_netns::{Helper, LinuxConfig, LinuxNetNs, NetNsManager};
 use hull_oci_runtime::OciRuntime;
-use hull_oci_runtime::cli::{CrunRuntime, Deadlines, RuncRuntime, RuntimeConfig};
+use hull_oci_runtime::cli::{CrunRuntime, Deadlines, RuncRuntime, RuntimeConfig, YoukiRuntime};
 use hull_oci_runtime::mock::{MockRuntime, World};
 use hull_pod_network::PodNetwork;
 use hull_pod_network::bridge::{BridgeConfig, BridgeNetwork};
@@ -251,6 +251,7 @@ fn cli_runtime(
     };
     match kind {
         RuntimeKind::Crun => Arc::new(CrunRuntime::new(settings)),
+        RuntimeKind::Youki => Arc::new(YoukiRuntime::new(settings)),
         RuntimeKind::Runc | RuntimeKind::Mock => Arc::new(RuncRuntime::new(settings)),
     }
 }

@@ -61,7 +61,7 @@ impl Probes {
 fn assumed(kind: RuntimeKind) -> HandlerFacts {
     match kind {
         RuntimeKind::Crun => HandlerFacts { min_memory: CRUN_MEMORY, ..HandlerFacts::default() },
-        RuntimeKind::Runc | RuntimeKind::Mock => HandlerFacts::default(),
+        RuntimeKind::Runc | RuntimeKind::Youki | RuntimeKind::Mock => HandlerFacts::default(),
     }
 }
 

@@ -21,6 +21,7 @@ pub(super) struct RawContainers {
     ulimits: Given<Vec<Rlimit>>,
     shm_size: Given<u64>,
     cdi_spec_dirs: Given<Vec<PathBuf>>,
+    host_paths_not_made: Given<Vec<PathBuf>>,
 }
 
 const PIDS_LIMIT: &str = "must be at least 1, or -1 for no limit";
@@ -40,6 +41,7 @@ pub(super) fn read(section: &Section<'_>) -> Result<RawContainers, ConfigError> 
         "ulimits",
         "shm_size",
         "cdi_spec_dirs",
+        "host_paths_not_made",
     ])?;
     Ok(RawContainers {
         default_capabilities: default_capabilities(section)?,
@@ -61,6 +63,7 @@ pub(super) fn read(section: &Section<'_>) -> Result<RawContainers, ConfigError> 
             Some(Found { value, place }) if value.is_empty() => Some(Found { value: Vec::new(), place }),
             _ => section.paths("cdi_spec_dirs")?,
         },
+        host_paths_not_made: section.paths("host_paths_not_made")?,
     })
 }
 
@@ -77,6 +80,7 @@ pub(super) fn resolve(raw: RawContainers) -> ContainersConfig {
         ulimits: or(raw.ulimits, default.ulimits),
         shm_size: or(raw.shm_size, default.shm_size),
         cdi_spec_dirs: or(raw.cdi_spec_dirs, default.cdi_spec_dirs),
+        host_paths_not_made: or(raw.host_paths_not_made, default.host_paths_not_made),
     }
 }
 

@@ -155,6 +155,7 @@ impl Default for ContainersConfig {
             ulimits: Vec::new(),
             shm_size: 64 << 20,
             cdi_spec_dirs: vec![PathBuf::from("/etc/cdi"), PathBuf::from("/var/run/cdi")],
+            host_paths_not_made: Vec::new(),
         }
     }
 }

@@ -127,6 +127,8 @@ pub enum RuntimeKind {
     Runc,
     /// crun.
     Crun,
+    /// youki.
+    Youki,
     /// In memory; runs nothing.
     Mock,
 }
@@ -267,6 +269,9 @@ pub struct ContainersConfig {
     pub shm_size: u64,
     /// Where files about vendors' devices (CDI) are; a later directory wins. `/etc/cdi`, `/var/run/cdi`; empty: none.
     pub cdi_spec_dirs: Vec<PathBuf>,
+    /// Host paths of mounts that are refused where they are missing, instead of made as directories: a directory in the
+    /// place of a file such as `/etc/hostname` breaks the node at its next start. Empty.
+    pub host_paths_not_made: Vec<PathBuf>,
 }
 
 // === impl LogLevel ===
@@ -292,6 +297,7 @@ impl RuntimeKind {
         match self {
             Self::Runc => "runc",
             Self::Crun => "crun",
+            Self::Youki => "youki",
             Self::Mock => "mock",
         }
     }

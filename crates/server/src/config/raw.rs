@@ -206,8 +206,12 @@ fn handler_name(name: &str) -> Result<(), String> {
 }
 
 fn raw_handler(place: &Place, section: &Section<'_>) -> Result<RawHandler, ConfigError> {
-    const KINDS: [(&str, RuntimeKind); 3] =
-        [("runc", RuntimeKind::Runc), ("crun", RuntimeKind::Crun), ("mock", RuntimeKind::Mock)];
+    const KINDS: [(&str, RuntimeKind); 4] = [
+        ("runc", RuntimeKind::Runc),
+        ("crun", RuntimeKind::Crun),
+        ("youki", RuntimeKind::Youki),
+        ("mock", RuntimeKind::Mock),
+    ];
     section.only(&["kind", "path", "root"])?;
     Ok(RawHandler {
         place: place.clone(),

@@ -128,7 +128,7 @@ fn given_handlers(
     for (name, raw) in raw {
         let key = |key: &str| format!("runtime.handlers.{name}.{key}");
         let Some(kind) = &raw.kind else {
-            let problem = "write kind = \"runc\", \"crun\" or \"mock\"".to_owned();
+            let problem = "write kind = \"runc\", \"crun\", \"youki\" or \"mock\"".to_owned();
             return Err(ConfigError::Missing { at: raw.place, key: key("kind"), problem });
         };
         let path = handler_path(&raw, kind.value, &key("path"), programs)?;

@@ -132,6 +132,7 @@ apparmor_profile = "node-default"
 ulimits = ["nofile=1024:65536", "core=unlimited"]
 shm_size = 8192
 cdi_spec_dirs = []
+host_paths_not_made = ["/etc/hostname"]
 "#,
         runc = runc.display()
     );
@@ -190,6 +191,7 @@ cdi_spec_dirs = []
     let hard: Vec<u64> = config.containers.ulimits.iter().map(|it| it.hard).collect();
     assert_eq!(hard, [65536, u64::MAX]);
     assert_eq!((config.containers.shm_size, config.containers.cdi_spec_dirs.len()), (8192, 0));
+    assert_eq!(config.containers.host_paths_not_made, [PathBuf::from("/etc/hostname")]);
 }
 
 #[test]
@@ -232,8 +234,8 @@ fn bad_files_say_where_what_and_what_to_write() {
         ("[runtime]\ndefault = \"rnc\"", "~/hull.toml:2:11: runtime.default = \"rnc\": there is no such handler; did you mean \"runc\"? (none is configured; these are the runtimes found in PATH)"),
         ("[runtime]\ndefault = \"kata\"\n[runtime.handlers.m]\nkind = \"mock\"", "~/hull.toml:2:11: runtime.default = \"kata\": there is no such handler; there is only [\"m\"]"),
         ("[runtime.handlers.a]\nkind = \"mock\"\n[runtime.handlers.b]\nkind = \"mock\"", "runtime.default is not set and no handler is named \"runc\": set it to one of \"a\", \"b\""),
-        ("[runtime.handlers.a]\nkind = \"runk\"", "~/hull.toml:2:8: runtime.handlers.a.kind = \"runk\": must be one of \"runc\", \"crun\", \"mock\"; did you mean \"runc\"?"),
-        ("[runtime.handlers.a]\n", "~/hull.toml:1:19: runtime.handlers.a.kind is missing: write kind = \"runc\", \"crun\" or \"mock\""),
+        ("[runtime.handlers.a]\nkind = \"runk\"", "~/hull.toml:2:8: runtime.handlers.a.kind = \"runk\": must be one of \"runc\", \"crun\", \"youki\", \"mock\"; did you mean \"runc\"?"),
+        ("[runtime.handlers.a]\n", "~/hull.toml:1:19: runtime.handlers.a.kind is missing: write kind = \"runc\", \"crun\", \"youki\" or \"mock\""),
         ("[runtime.handlers.\"A b\"]\nkind = \"mock\"", "~/hull.toml:1:19: runtime.handlers has a handler named \"A b\": a name is 1 to 63 of a-z, 0-9, \"-\" and \".\", and begins with a letter or digit"),
         ("[runtime.handlers.a]\nkind = \"runc\"\npath = \"/no/runc\"", "~/hull.toml:3:8: runtime.handlers.a.path = \"/no/runc\": there is no executable file"),
         ("[runtime.handlers.a]\nkind = \"mock\"\nroot = \"/r\"\n[runtime.handlers.b]\nkind = \"mock\"\nroot = \"/r/\"", "~/hull.toml:6:8: runtime.handlers.b.root = \"/r\" is also the root of handler \"a\": each needs its own"),
@@ -366,7 +368,7 @@ proptest! {
 
     #[test]
     fn any_key_with_any_value_never_panics(
-        key in "(root|run_root|listen|log_level|(runtime|network|images|streaming|timeouts|containers)(\\.(default|handlers|conmon|backend|exclusive|cni_conf_template|cni_bin_dirs|bridge|name|subnets|mtu|pinned|address|port|create|pids_limit|log_size_max|default_capabilities|apparmor_profile|ulimits|shm_size|cdi_spec_dirs|tls_cert|tls_key|tls_client_ca|base_url|exec_linger)){0,2})",
+        key in "(root|run_root|listen|log_level|(runtime|network|images|streaming|timeouts|containers)(\\.(default|handlers|conmon|backend|exclusive|cni_conf_template|cni_bin_dirs|bridge|name|subnets|mtu|pinned|address|port|create|pids_limit|log_size_max|default_capabilities|apparmor_profile|ulimits|shm_size|cdi_spec_dirs|tls_cert|tls_key|tls_client_ca|base_url|exec_linger|host_paths_not_made)){0,2})",
         value in any_toml_value(),
     ) {
         let path = std::path::Path::new("/x.toml");

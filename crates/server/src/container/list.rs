@@ -5,12 +5,20 @@ use hull_cri_api::v1;
 
 use crate::container::status;
 use crate::context::Context;
+use crate::error::Result;
 use crate::sandbox::list::selects;
+use crate::sandbox::request::invalid;
 use crate::sandbox::status::nanoseconds;
 use crate::store::Container;
 
+const RPC: &str = "ListContainers";
+
 /// The containers that match, newest first.
-pub(crate) fn list(ctx: &Context, filter: Option<&v1::ContainerFilter>) -> Vec<v1::Container> {
+pub(crate) fn list(ctx: &Context, filter: Option<&v1::ContainerFilter>) -> Result<Vec<v1::Container>> {
+    let state = filter.and_then(|filter| filter.state.as_ref()).map(|state| state.state);
+    if let Some(state) = state.filter(|state| v1::ContainerState::try_from(*state).is_err()) {
+        return Err(invalid(RPC, "filter.state", format!("unknown state {state}")));
+    }
     let mut items: Vec<v1::Container> = ctx
         .store
         .containers()
@@ -20,7 +28,7 @@ pub(crate) fn list(ctx: &Context, filter: Option<&v1::ContainerFilter>) -> Vec<v
         .filter(|item| filter.is_none_or(|filter| matches(item, filter)))
         .collect();
     items.sort_by_key(|item| std::cmp::Reverse(item.created_at));
-    items
+    Ok(items)
 }
 
 fn item(container: &Container) -> v1::Container {

@@ -187,7 +187,8 @@ async fn spec_of(
         let config = &meta.config;
         let want = spec::UserRequest::new(config, &image.config)?;
         let user = spec::resolve_user(&roots.own, want)?;
-        let mounts = spec::resolve_mounts(&config.mounts, &roots.images, facts, &handler)?;
+        let never_made = &ctx.config.containers.host_paths_not_made;
+        let mounts = spec::resolve_mounts(&config.mounts, &roots.images, facts, &handler, never_made)?;
         spec::make_volumes(&roots.own, &image.config.volumes)?;
         let privileged = config
             .linux

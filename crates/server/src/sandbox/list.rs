@@ -6,11 +6,19 @@ use std::collections::HashMap;
 use hull_cri_api::v1;
 
 use crate::context::Context;
+use crate::error::Result;
+use crate::sandbox::request::invalid;
 use crate::sandbox::status;
 use crate::store::Sandbox;
 
+const RPC: &str = "ListPodSandbox";
+
 /// The sandboxes that match, newest first.
-pub(crate) fn list(ctx: &Context, filter: Option<&v1::PodSandboxFilter>) -> Vec<v1::PodSandbox> {
+pub(crate) fn list(ctx: &Context, filter: Option<&v1::PodSandboxFilter>) -> Result<Vec<v1::PodSandbox>> {
+    let state = filter.and_then(|filter| filter.state.as_ref()).map(|state| state.state);
+    if let Some(state) = state.filter(|state| v1::PodSandboxState::try_from(*state).is_err()) {
+        return Err(invalid(RPC, "filter.state", format!("unknown state {state}")));
+    }
     let mut items: Vec<v1::PodSandbox> = ctx
         .store
         .sandboxes()
@@ -20,7 +28,7 @@ pub(crate) fn list(ctx: &Context, filter: Option<&v1::PodSandboxFilter>) -> Vec<
         .filter(|item| filter.is_none_or(|filter| matches(item, filter)))
         .collect();
     items.sort_by_key(|item| std::cmp::Reverse(item.created_at));
-    items
+    Ok(items)
 }
 
 fn item(sandbox: &Sandbox) -> v1::PodSandbox {

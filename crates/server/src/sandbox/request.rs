@@ -45,7 +45,9 @@ pub(crate) fn validate(config: &v1::PodSandboxConfig) -> Result<SandboxKey> {
     pairs(OPERATION, "config.labels", &config.labels)?;
     pairs(OPERATION, "config.annotations", &config.annotations)?;
     port_mappings(config)?;
+    dns(config)?;
     if let Some(linux) = &config.linux {
+        sysctls(linux)?;
         if !linux.cgroup_parent.is_empty() {
             cgroup_parent(&linux.cgroup_parent)?;
         }
@@ -113,6 +115,41 @@ pub(crate) fn clean_absolute(operation: &'static str, field: &str, path: &str) -
         return Err(invalid(operation, field, format!("{} leaves its directory by '..'", path.display())));
     }
     Ok(path.components().collect())
+}
+
+/// Each becomes a word of `/etc/resolv.conf`: with white space in it, it would be more than that.
+fn dns(config: &v1::PodSandboxConfig) -> Result<()> {
+    let Some(dns) = &config.dns_config else { return Ok(()) };
+    for (field, words) in [("servers", &dns.servers), ("searches", &dns.searches), ("options", &dns.options)]
+    {
+        let odd =
+            |word: &&String| word.is_empty() || word.contains(|c: char| c.is_whitespace() || c.is_control());
+        if let Some(word) = words.iter().find(odd) {
+            let problem = format!("{word:?} is empty or has white space in it");
+            return Err(invalid(OPERATION, &format!("config.dns_config.{field}"), problem));
+        }
+    }
+    Ok(())
+}
+
+/// A name is one of a file below `/proc/sys`, with dots or slashes.
+fn sysctls(linux: &v1::LinuxPodSandboxConfig) -> Result<()> {
+    let fine = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
+    for (name, value) in &linux.sysctls {
+        let field = format!("config.linux.sysctls[{name:.60}]");
+        let parts: Vec<&str> = name.split(['.', '/']).collect();
+        if parts.len() < 2 || parts.iter().any(|part| part.is_empty()) || !name.chars().all(fine) {
+            return Err(invalid(OPERATION, &field, "is not a sysctl such as net.core.somaxconn"));
+        }
+        if value.contains('\0') || value.len() > 4096 {
+            return Err(invalid(
+                OPERATION,
+                &field,
+                "the value is longer than a page, or has a NUL byte in it",
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// The cgroupfs form of a pod's cgroup.

@@ -92,10 +92,8 @@ impl RuntimeService for Runtime {
         request: Request<v1::ListPodSandboxRequest>,
     ) -> Answer<v1::ListPodSandboxResponse> {
         let request = request.into_inner();
-        answer(
-            "ListPodSandbox",
-            Ok(v1::ListPodSandboxResponse { items: sandbox::list::list(&self.ctx, request.filter.as_ref()) }),
-        )
+        let items = sandbox::list::list(&self.ctx, request.filter.as_ref());
+        answer("ListPodSandbox", items.map(|items| v1::ListPodSandboxResponse { items }))
     }
 
     async fn create_container(
@@ -155,12 +153,8 @@ impl RuntimeService for Runtime {
         request: Request<v1::ListContainersRequest>,
     ) -> Answer<v1::ListContainersResponse> {
         let request = request.into_inner();
-        answer(
-            "ListContainers",
-            Ok(v1::ListContainersResponse {
-                containers: container::list::list(&self.ctx, request.filter.as_ref()),
-            }),
-        )
+        let containers = container::list::list(&self.ctx, request.filter.as_ref());
+        answer("ListContainers", containers.map(|containers| v1::ListContainersResponse { containers }))
     }
 
     async fn container_status(
@@ -297,7 +291,7 @@ impl RuntimeService for Runtime {
         request: Request<v1::StreamPodSandboxesRequest>,
     ) -> Answer<BoxStream<v1::StreamPodSandboxesResponse>> {
         let items = sandbox::list::list(&self.ctx, request.get_ref().filter.as_ref());
-        chunks::stream("StreamPodSandboxes", Ok(items), |pod_sandboxes| v1::StreamPodSandboxesResponse {
+        chunks::stream("StreamPodSandboxes", items, |pod_sandboxes| v1::StreamPodSandboxesResponse {
             pod_sandboxes,
         })
     }
@@ -307,9 +301,7 @@ impl RuntimeService for Runtime {
         request: Request<v1::StreamContainersRequest>,
     ) -> Answer<BoxStream<v1::StreamContainersResponse>> {
         let items = container::list::list(&self.ctx, request.get_ref().filter.as_ref());
-        chunks::stream("StreamContainers", Ok(items), |containers| v1::StreamContainersResponse {
-            containers,
-        })
+        chunks::stream("StreamContainers", items, |containers| v1::StreamContainersResponse { containers })
     }
 
     async fn stream_container_stats(

@@ -102,7 +102,12 @@ fn resolve_one(device: &v1::Device) -> Result<Vec<ResolvedDevice>, SpecError> {
     }
     let inside = process::clean(inside);
     // Followed: /dev/disk/by-id and the like are links.
-    let meta = fs::metadata(host).map_err(|source| io_error("look at device", host, source))?;
+    let meta = match fs::metadata(host) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(SpecError::invalid(FIELD, format!("{} does not exist", host.display())));
+        }
+        meta => meta.map_err(|source| io_error("look at device", host, source))?,
+    };
     if let Some(node) = node(&meta, &inside, access) {
         return Ok(vec![node]);
     }
@@ -262,7 +267,7 @@ mod tests {
                 "devices: permissions \"rx\" of /dev/null are not some of \"rwm\"",
             ),
             (cri("dev/null", "", ""), "devices: \"dev/null\" is not an absolute path"),
-            (cri("/dev/hull-none", "", ""), "cannot look at device /dev/hull-none"),
+            (cri("/dev/hull-none", "", ""), "devices: /dev/hull-none does not exist"),
             (cri("/etc/passwd", "", ""), "devices: /etc/passwd is not a device"),
         ];
         for (device, message) in cases {

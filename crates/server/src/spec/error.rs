@@ -29,14 +29,18 @@ pub enum SpecError {
     )]
     NoCommand,
     /// The user is not in the image's `/etc/passwd`.
-    #[error("user {name:?} is not in the image's /etc/passwd")]
+    #[error("{asked_by}: user {name:?} is not in the image's /etc/passwd")]
     UnknownUser {
+        /// The field that names it.
+        asked_by: &'static str,
         /// The name.
         name: String,
     },
     /// The group is not in the image's `/etc/group`.
-    #[error("group {name:?} is not in the image's /etc/group")]
+    #[error("{asked_by}: group {name:?} is not in the image's /etc/group")]
     UnknownGroup {
+        /// The field that names it.
+        asked_by: &'static str,
         /// The name.
         name: String,
     },

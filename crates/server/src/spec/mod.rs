@@ -144,8 +144,8 @@ pub fn generate(input: &SpecInput<'_>) -> Result<Spec, SpecError> {
         .set_devices(devices::nodes(input.devices))
         .set_seccomp(seccomp::of_container(input, privileged, &capabilities)?)
         .set_rootfs_propagation(mounts::rootfs_propagation(input.mounts).map(str::to_owned))
-        .set_masked_paths(paths::masked(security, privileged))
-        .set_readonly_paths(paths::readonly(security, privileged));
+        .set_masked_paths(paths::masked(security, privileged)?)
+        .set_readonly_paths(paths::readonly(security, privileged)?);
 
     let mut root = Root::default();
     root.set_path(absolute("rootfs", input.rootfs)?)

@@ -6,6 +6,8 @@
 
 use hull_cri_api::v1;
 
+use super::SpecError;
+
 /// Masked beyond the kubelet's list: the counts of interrupts tell what other tenants type, and the
 /// SELinux files steer the node. What does not exist is skipped by the runtime.
 const ALSO_MASKED: [&str; 2] = ["/proc/interrupts", "/sys/fs/selinux"];
@@ -14,26 +16,32 @@ const ALSO_MASKED: [&str; 2] = ["/proc/interrupts", "/sys/fs/selinux"];
 pub(super) fn masked(
     security: Option<&v1::LinuxContainerSecurityContext>,
     privileged: bool,
-) -> Option<Vec<String>> {
-    let mut paths = list(&security?.masked_paths, privileged)?;
+) -> Result<Option<Vec<String>>, SpecError> {
+    let given = security.map_or(&[][..], |it| &it.masked_paths);
+    let Some(mut paths) = list("masked_paths", given, privileged)? else { return Ok(None) };
     for path in ALSO_MASKED {
         if !paths.iter().any(|it| it == path) {
             paths.push(path.to_owned());
         }
     }
-    Some(paths)
+    Ok(Some(paths))
 }
 
 /// `linux.readonlyPaths`.
 pub(super) fn readonly(
     security: Option<&v1::LinuxContainerSecurityContext>,
     privileged: bool,
-) -> Option<Vec<String>> {
-    list(&security?.readonly_paths, privileged)
+) -> Result<Option<Vec<String>>, SpecError> {
+    list("readonly_paths", security.map_or(&[][..], |it| &it.readonly_paths), privileged)
 }
 
-fn list(paths: &[String], privileged: bool) -> Option<Vec<String>> {
-    (!privileged && !paths.is_empty()).then(|| paths.to_vec())
+/// Understood even where it is not applied.
+fn list(name: &str, paths: &[String], privileged: bool) -> Result<Option<Vec<String>>, SpecError> {
+    if let Some(bad) = paths.iter().find(|path| !path.starts_with('/') || path.contains('\0')) {
+        let field = format!("linux.security_context.{name}");
+        return Err(SpecError::invalid(field, format!("{bad:?} is not an absolute path")));
+    }
+    Ok((!privileged && !paths.is_empty()).then(|| paths.to_vec()))
 }
 
 #[cfg(test)]
@@ -49,11 +57,21 @@ mod tests {
             ..Default::default()
         };
         let expected = paths(&["/proc/kcore", "/proc/interrupts", "/sys/fs/selinux"]);
-        assert_eq!(masked(Some(&security), false), Some(expected));
-        assert_eq!(readonly(Some(&security), false), Some(paths(&["/proc/sys"])));
-        assert_eq!(masked(Some(&security), true), None);
-        assert_eq!(readonly(Some(&security), true), None);
-        assert_eq!(masked(Some(&Default::default()), false), None);
-        assert_eq!(masked(None, false), None);
+        assert_eq!(masked(Some(&security), false).unwrap(), Some(expected));
+        assert_eq!(readonly(Some(&security), false).unwrap(), Some(paths(&["/proc/sys"])));
+        assert_eq!(masked(Some(&security), true).unwrap(), None);
+        assert_eq!(readonly(Some(&security), true).unwrap(), None);
+        assert_eq!(masked(Some(&Default::default()), false).unwrap(), None);
+        assert_eq!(masked(None, false).unwrap(), None);
+        for bad in ["proc/sys", "", "/a\0b"] {
+            let security = v1::LinuxContainerSecurityContext {
+                masked_paths: paths(&[bad]),
+                readonly_paths: paths(&[bad]),
+                ..Default::default()
+            };
+            for error in [masked(Some(&security), true), readonly(Some(&security), false)] {
+                assert!(error.unwrap_err().to_string().contains("_paths: "), "{bad:?}");
+            }
+        }
     }
 }

@@ -130,9 +130,6 @@ fn hugepages(
     given: &v1::LinuxContainerResources,
     facts: &NodeFacts,
 ) -> Result<Option<Vec<LinuxHugepageLimit>>, SpecError> {
-    if !facts.hugetlb || given.hugepage_limits.is_empty() {
-        return Ok(None);
-    }
     let convert = |given: &v1::HugepageLimit| {
         let size = given.page_size.strip_suffix("B").and_then(|it| it.strip_suffix(['K', 'M', 'G']));
         if !size.is_some_and(|it| !it.is_empty() && it.bytes().all(|byte| byte.is_ascii_digit())) {
@@ -146,7 +143,8 @@ fn hugepages(
             .set_limit(i64::try_from(given.limit).unwrap_or(i64::MAX));
         Ok(limit)
     };
-    given.hugepage_limits.iter().map(convert).collect::<Result<Vec<_>, _>>().map(Some)
+    let limits = given.hugepage_limits.iter().map(convert).collect::<Result<Vec<_>, _>>()?;
+    Ok(Some(limits).filter(|limits| facts.hugetlb && !limits.is_empty()))
 }
 
 fn unified(

@@ -89,6 +89,7 @@ impl UserRequest {
 
 const FIELD_POLICY: &str = "linux.security_context.supplemental_groups_policy";
 const FIELD_USER: &str = "linux.security_context.run_as_user";
+const FIELD_NAME: &str = "linux.security_context.run_as_username";
 const FIELD_GROUP: &str = "linux.security_context.run_as_group";
 const FIELD_GROUPS: &str = "linux.security_context.supplemental_groups";
 
@@ -109,10 +110,11 @@ pub fn resolve_user(rootfs: &Path, want: UserRequest) -> Result<ResolvedUser, Sp
         Some(uid) => (Who::Uid(id(FIELD_USER, uid)?), None),
         None => split(spec),
     };
-    let account = find_user(&passwd, &user)?;
+    let asked_by = if want.name.is_empty() { "the image's User" } else { FIELD_NAME };
+    let account = find_user(&passwd, &user, asked_by)?;
     let primary = match (gid, named_group) {
         (Some(gid), _) => gid,
-        (None, Some(group)) => find_group(&group_file, group)?,
+        (None, Some(group)) => find_group(&group_file, group, asked_by)?,
         (None, None) => account.gid,
     };
     let mut all = groups;
@@ -171,7 +173,7 @@ fn number(text: &str) -> Option<u32> {
 }
 
 /// `name:password:uid:gid:...`. A uid without a line is fine, a name without one is not.
-fn find_user(passwd: &str, who: &Who<'_>) -> Result<Account, SpecError> {
+fn find_user(passwd: &str, who: &Who<'_>, asked_by: &'static str) -> Result<Account, SpecError> {
     for line in passwd.lines() {
         let mut fields = line.split(':');
         let (Some(name), Some(_), Some(uid), Some(gid)) =
@@ -190,19 +192,19 @@ fn find_user(passwd: &str, who: &Who<'_>) -> Result<Account, SpecError> {
     }
     match who {
         Who::Uid(uid) => Ok(Account { uid: *uid, gid: 0, name: None }),
-        Who::Name(name) => Err(SpecError::UnknownUser { name: (*name).to_owned() }),
+        Who::Name(name) => Err(SpecError::UnknownUser { asked_by, name: (*name).to_owned() }),
     }
 }
 
 /// The gid of a group: a number, or a name of `name:password:gid:members`.
-fn find_group(file: &str, wanted: &str) -> Result<u32, SpecError> {
+fn find_group(file: &str, wanted: &str, asked_by: &'static str) -> Result<u32, SpecError> {
     if let Some(gid) = number(wanted) {
         return Ok(gid);
     }
     group_lines(file)
         .find(|(name, ..)| *name == wanted)
         .map(|(_, gid, _)| gid)
-        .ok_or_else(|| SpecError::UnknownGroup { name: wanted.to_owned() })
+        .ok_or_else(|| SpecError::UnknownGroup { asked_by, name: wanted.to_owned() })
 }
 
 /// The gids of the groups that list the user.

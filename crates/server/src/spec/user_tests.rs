@@ -73,19 +73,25 @@ fn every_form() {
 fn errors_name_the_cause() {
     let dir = root();
     let cases = [
-        (UserRequest { name: "bob".into(), ..want() }, "user \"bob\" is not in the image's /etc/passwd"),
+        (
+            UserRequest { name: "bob".into(), ..want() },
+            "linux.security_context.run_as_username: user \"bob\" is not in the image's /etc/passwd",
+        ),
         (
             UserRequest { image_user: "bad".into(), ..want() },
-            "user \"bad\" is not in the image's /etc/passwd",
+            "the image's User: user \"bad\" is not in the image's /etc/passwd",
         ),
-        (UserRequest { image_user: "+1".into(), ..want() }, "user \"+1\" is not in the image's /etc/passwd"),
+        (
+            UserRequest { image_user: "+1".into(), ..want() },
+            "the image's User: user \"+1\" is not in the image's /etc/passwd",
+        ),
         (
             UserRequest { image_user: "99999999999".into(), ..want() },
-            "user \"99999999999\" is not in the image's /etc/passwd",
+            "the image's User: user \"99999999999\" is not in the image's /etc/passwd",
         ),
         (
             UserRequest { name: "ada:crew".into(), ..want() },
-            "group \"crew\" is not in the image's /etc/group",
+            "linux.security_context.run_as_username: group \"crew\" is not in the image's /etc/group",
         ),
         (
             UserRequest { gid: Some(1), image_user: "ada".into(), ..want() },

@@ -16,8 +16,8 @@ use super::{Propagation, ResolvedMount, destination, image};
 use crate::spec::{HandlerFacts, NodeFacts, SpecError};
 
 /// Checks the kubelet's mounts, follows symlinks of their host paths, and creates a missing path as a
-/// directory (0755), which stays: others may have begun to use it. `images` are the mounted roots of images that
-/// are volumes, by the number of the mount.
+/// directory (0755), which stays: others may have begun to use it; but not those of `never_made`. `images` are the
+/// mounted roots of images that are volumes, by the number of the mount.
 ///
 /// Errors: relative or empty paths, a source whose file system does not propagate as wanted
 /// ([`SpecError::NotShared`]), and [`SpecError::Unsupported`] for id-mapped mounts, relabelling on a node with SELinux, and recursive read-only where the handler cannot.
@@ -26,6 +26,7 @@ pub fn resolve_mounts(
     images: &HashMap<usize, PathBuf>,
     facts: &NodeFacts,
     handler: &HandlerFacts,
+    never_made: &[PathBuf],
 ) -> Result<Vec<ResolvedMount>, SpecError> {
     // Everything is checked before anything is created.
     let checked = mounts.iter().map(|it| check(it, facts, handler)).collect::<Result<Vec<_>, _>>()?;
@@ -34,7 +35,7 @@ pub fn resolve_mounts(
     for (index, mut mount) in checked.into_iter().enumerate() {
         mount.source = match mounts.get(index).filter(|mount| is_image(mount)) {
             Some(asked) => image::resolve_source(images.get(&index).map(PathBuf::as_path), asked)?,
-            None => resolve_source(&mount.source)?,
+            None => resolve_source(&mount.source, never_made)?,
         };
         if mount.propagation != Propagation::Private {
             let table = match &table {
@@ -115,9 +116,13 @@ fn check_recursive_read_only(
     Ok(())
 }
 
-fn resolve_source(path: &Path) -> Result<PathBuf, SpecError> {
+fn resolve_source(path: &Path, never_made: &[PathBuf]) -> Result<PathBuf, SpecError> {
     let failed = |step| move |source| SpecError::Io { step, path: path.to_owned(), source };
     match std::fs::canonicalize(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound && never_made.iter().any(|it| it == path) => {
+            let problem = format!("{} does not exist, and this node does not make it", path.display());
+            Err(SpecError::invalid("mounts.host_path", problem))
+        }
         Err(error) if error.kind() == ErrorKind::NotFound => {
             failpoint!("spec.mounts.create").map_err(failed("create the host path of a mount,"))?;
             DirBuilder::new()

@@ -12,7 +12,7 @@ fn cri(host: &str, container: &str) -> v1::Mount {
 }
 
 fn resolve(mount: v1::Mount) -> Result<Vec<ResolvedMount>, SpecError> {
-    resolve_mounts(&[mount], &HashMap::new(), &facts(), &HandlerFacts::default())
+    resolve_mounts(&[mount], &HashMap::new(), &facts(), &HandlerFacts::default(), &["/no/such/file".into()])
 }
 
 fn resolved(destination: &str) -> ResolvedMount {
@@ -130,6 +130,9 @@ fn sources_are_created_and_links_followed() {
     let missing = base.join("a/b");
     let got = resolve(cri(&text(&missing), "/v/../w/")).unwrap();
     assert_eq!(got[0].source, missing);
+    let error = resolve(cri("/no/such/file", "/v")).unwrap_err().to_string();
+    assert!(error.contains("mounts.host_path") && error.contains("does not exist"), "{error}");
+    assert!(!Path::new("/no").exists());
     assert_eq!(got[0].destination, Path::new("/w"));
     assert_eq!(fs::metadata(&missing).unwrap().permissions().mode() & 0o7777, 0o755);
 
