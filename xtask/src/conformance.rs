@@ -17,6 +17,7 @@
 mod critest;
 mod expected;
 mod files;
+mod load;
 mod options;
 mod report;
 mod service;
@@ -39,7 +40,7 @@ use self::verdict::{Subject, Verdict};
 use crate::census::Census;
 use crate::go::{self, CRI_TOOLS};
 use crate::run::{self, PrivateDir, headline};
-use crate::{install, test};
+use crate::{install, test, youki};
 
 /// Set for the part that runs in the private namespaces: its directory.
 const INSIDE: &str = "HULL_CONFORMANCE_DIR";
@@ -71,11 +72,16 @@ pub(crate) fn run(root: &Path, args: &[String]) -> Result<()> {
     // Before the build, which may put another of the same in its place.
     let own = std::env::current_exe().context("the path of this program")?;
     install::conformance_packages()?;
+    let mut options = options;
+    if options.handlers == ["youki"] && options.program.is_none() {
+        install::youki_packages()?;
+        options.program = Some(youki::program(root)?);
+    }
     go::critest(root)?;
     build(root)?;
     let before = Census::take();
     let mut problems = Vec::new();
-    for handler in &options.handlers {
+    for handler in options.handlers.iter().flat_map(|handler| (0..options.repeat).map(move |_| handler)) {
         let dir = PrivateDir::new("hull-c")?;
         if !in_private(&own, dir.path(), &options.words(handler))? {
             problems.push(format!("{handler} is not as expected, see above"));
@@ -152,8 +158,13 @@ fn inside(options: &Options, programs: &Programs, dir: &Path, logs: &Path) -> Re
     let pushed = run::capture(Command::new(&programs.push_standins).arg(files::REGISTRY))?;
     println!("{} stand-ins of the images that critest names are in the registry", pushed.lines().count());
     let hull = start_hull(&programs.hull, dir, &logs)?;
+    let load = if options.load { Some(load::Load::start(&programs.crictl_lite, dir, &logs)?) } else { None };
     let started = Instant::now();
     critest::run(&programs.critest, options, handler, dir, &logs)?;
+    let mut problems = Vec::new();
+    if let Some(load) = load {
+        problems.extend(load.end()?);
+    }
     if options.keep {
         wait_for_enter(programs, dir)?;
     }
@@ -164,6 +175,7 @@ fn inside(options: &Options, programs: &Programs, dir: &Path, logs: &Path) -> Re
     let report = Report::read(&critest::report(&logs))?;
     let subject = Subject { handler, version: &version, in_part: options.focus.is_some() };
     let mut verdict = Verdict::of(&report, &EXPECTED, subject);
+    verdict.problems.extend(problems);
     if !ended.success() {
         verdict.problems.push(format!("hull ended badly: {ended}"));
     }

@@ -32,12 +32,16 @@ const CONFORMANCE: [(Need, &str); 4] = [
     (Need::StaticLibc, "libc6-dev"),
 ];
 
+/// What youki is built with.
+const YOUKI: [(Need, &str); 1] = [(Need::Header("/usr/include/seccomp.h"), "libseccomp-dev")];
+
 #[derive(Debug, Clone, Copy)]
 enum Need {
     Program(&'static str),
     CniPlugins,
     StaticBusybox,
     StaticLibc,
+    Header(&'static str),
 }
 
 impl Need {
@@ -47,6 +51,7 @@ impl Need {
             Self::CniPlugins => cni_bin_dir().is_some(),
             Self::StaticBusybox => busybox_is_static(Path::new("/bin/busybox")),
             Self::StaticLibc => can_link_statically(),
+            Self::Header(path) => Path::new(path).is_file(),
         }
     }
 }
@@ -112,6 +117,11 @@ pub(crate) fn missing_packages() -> Result<()> {
 /// Brings what is missing for `cargo xtask conformance`; fails as [`missing_packages`].
 pub(crate) fn conformance_packages() -> Result<()> {
     bring(&[&NEEDED[..], &CONFORMANCE].concat())
+}
+
+/// Brings what youki is built with; fails as [`missing_packages`].
+pub(crate) fn youki_packages() -> Result<()> {
+    bring(&YOUKI)
 }
 
 fn bring(needed: &[(Need, &'static str)]) -> Result<()> {

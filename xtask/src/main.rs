@@ -22,6 +22,7 @@ mod go;
 mod install;
 mod run;
 mod test;
+mod youki;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -38,12 +39,15 @@ usage: cargo xtask COMMAND
                     --no-lint        without formatting, clippy and cargo deny
                     --deny           install cargo-deny when it is missing
                     --only NAME      only test binaries whose name contains NAME (and no lints)
+                    --youki          also on youki, which is built first (some minutes)
   conformance [OPTIONS]
                     run critest of cri-tools against Hull on runc and crun; needs root and Go
-                    --handler NAME   runc or crun only; --network NAME: cni (default) or bridge
-                    --program FILE   another runc or crun than the installed one
+                    --handler NAME   runc, crun or youki only; --network NAME: cni (default) or bridge
+                    --program FILE   another program than the installed one
                     --focus REGEX    only specs whose name matches
                     --seed N         in the order of an earlier run
+                    --repeat N       so many times, each in another order
+                    --load           beside a second client, which makes and removes pods all the time
                     --all            also what is known not to pass yet
                     --keep           leave the daemon running until Enter is pressed
   bench [OPTIONS]   measure pods against the bare programs, turn about, on runc and crun; needs root
@@ -51,7 +55,8 @@ usage: cargo xtask COMMAND
                     --runtime NAME   runc or crun only; --network NAME: cni or bridge only
                     --storm          instead: --storm-pods (30), --parallel (10) at once
                     --soak           instead: --cycles (1000), memory at 100 and at the end
-                    --all            all three
+                    --reads          instead: status and list calls while --read-pods (50) come and go at once
+                    --all            all four
                     --json FILE      also write the figures to a file
                     --check          fail on a missed target
                     --programs DIR   measure hull and crictl-lite of that directory, do not build them

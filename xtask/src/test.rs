@@ -22,7 +22,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use crate::run::{self, PrivateDir, headline};
-use crate::{census::Census, go, install};
+use crate::{census::Census, go, install, youki};
 use artifacts::{Built, TestBinary};
 use tally::Tally;
 
@@ -40,6 +40,7 @@ pub(crate) struct Options {
     no_lint: bool,
     deny: bool,
     only: Option<String>,
+    youki: bool,
 }
 
 impl Options {
@@ -51,6 +52,7 @@ impl Options {
                 "--unprivileged" => options.unprivileged = true,
                 "--no-lint" => options.no_lint = true,
                 "--deny" => options.deny = true,
+                "--youki" => options.youki = true,
                 "--only" => {
                     let name = args.next().context("--only needs the name of a test binary")?;
                     options.only = Some(name.clone());
@@ -77,6 +79,9 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
     }
     if !options.unprivileged {
         install::missing_packages()?;
+    }
+    if options.youki {
+        install::youki_packages()?;
     }
     let built = build(root)?;
     let mut tally = Tally::default();
@@ -233,6 +238,7 @@ fn root_suites(root: &Path, built: &Built, options: &Options, tally: &mut Tally)
         None
     };
     let crictl = crictl(root);
+    let youki = if options.youki { Some(youki::program(root)?) } else { None };
     headline("Root suites: real runtimes, namespaces and networks");
     let before = Census::take();
     for suite in suites {
@@ -243,6 +249,9 @@ fn root_suites(root: &Path, built: &Built, options: &Options, tally: &mut Tally)
         }
         if let Some(path) = &crictl {
             command.env("HULL_CRICTL", path);
+        }
+        if let Some(path) = &youki {
+            command.env("HULL_YOUKI", path);
         }
         run_binary(suite, &mut command, tally)?;
         // After each suite, so that the difference has a culprit.

@@ -21,6 +21,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// would be luck which of the two sides pays.
 pub(crate) const REST: Duration = Duration::from_millis(100);
 
+/// The calls that change nothing, by the protocol's names.
+const READS: [&str; 4] = ["ContainerStatus", "ListContainers", "PodSandboxStatus", "ListPodSandbox"];
+
 /// More than the daemon takes to come to rest.
 const SETTLING: Duration = Duration::from_secs(8);
 
@@ -37,6 +40,8 @@ pub(crate) struct Daemon {
 #[derive(Debug, Default)]
 pub(crate) struct Measured {
     pub(crate) times: Times,
+    /// Milliseconds of each status and list call, if any were made.
+    pub(crate) reads: Vec<f64>,
     pub(crate) wall_ms: f64,
     pub(crate) errors: u64,
     /// The first failures, in words.
@@ -92,6 +97,15 @@ impl Daemon {
 
     /// Runs pods, so many at once, and measures them.
     pub(crate) fn pods(&self, pods: u32, parallel: u32) -> Result<Measured> {
+        self.bench(pods, parallel, &[])
+    }
+
+    /// The same, with status and list calls in between.
+    pub(crate) fn pods_and_reads(&self, pods: u32, parallel: u32) -> Result<Measured> {
+        self.bench(pods, parallel, &["--reads"])
+    }
+
+    fn bench(&self, pods: u32, parallel: u32, more: &[&str]) -> Result<Measured> {
         let mut command = Command::new(&self.client);
         command
             .args(["bench", "--warmup", "0", "--output", "json"])
@@ -100,6 +114,7 @@ impl Daemon {
             .arg(format!("--parallel={parallel}"))
             .arg(format!("--rest={}", if parallel == 1 { REST.as_millis() } else { 0 }))
             .arg(format!("--log-dir={}", self.home.join("logs").display()))
+            .args(more)
             .stdin(Stdio::null());
         // A failed operation fails the client too; the figures say which.
         let output = command.output().with_context(|| format!("start {}", run::shown(&command)))?;
@@ -144,11 +159,16 @@ impl Drop for Daemon {
 /// Reads the document of `crictl-lite bench` with its one endpoint.
 fn measured(value: &Value) -> Option<Measured> {
     let endpoint = value.pointer("/endpoints/0")?;
-    let mut times = Times::default();
+    let (mut times, mut reads) = (Times::default(), Vec::new());
     for operation in endpoint["operations"].as_array()? {
-        let Some(step) = STEPS.iter().position(|(name, _)| operation["name"] == *name) else { continue };
+        let step = STEPS.iter().position(|(name, _)| operation["name"] == *name);
+        let is_read = READS.iter().any(|name| operation["name"] == *name);
         for sample in operation["samplesMs"].as_array()? {
-            times.push(step, sample.as_f64()?);
+            match step {
+                Some(step) => times.push(step, sample.as_f64()?),
+                None if is_read => reads.push(sample.as_f64()?),
+                None => {}
+            }
         }
     }
     let failure = |failure: &Value| {
@@ -160,6 +180,7 @@ fn measured(value: &Value) -> Option<Measured> {
     };
     Some(Measured {
         times,
+        reads,
         wall_ms: endpoint["wallMs"].as_f64()?,
         errors: endpoint["errors"].as_u64()?,
         failures: endpoint["failures"].as_array()?.iter().take(5).map(failure).collect(),
@@ -179,6 +200,7 @@ mod tests {
             "failures": [{"operation": "ExecSync", "message": "no"}],
             "memory": {"daemonKib": {"before": 1, "peak": 3, "after": 2}, "helpersKibPerPod": null}}]}"#;
         let read = measured(&serde_json::from_str(text).unwrap()).unwrap();
+        assert_eq!(read.reads, [9.0]);
         assert_eq!((read.times.figures(3).count, read.times.figures(3).median), (2, 2.0));
         assert_eq!((read.wall_ms, read.errors, read.failures), (12.5, 1, vec!["ExecSync: no".to_owned()]));
         assert_eq!((read.daemon_peak, read.helper_per_pod), (Some(3), None));

@@ -56,6 +56,11 @@ impl Bench<'_> {
             combination.storm = Some(self.storm(&daemon, &bare, &cgroup)?);
             report::print_storm(&combination);
         }
+        if self.options.reads {
+            let pods = self.options.read_pods;
+            combination.reads = Some(report::Reads { pods, hull: daemon.pods_and_reads(pods, pods)? });
+            report::print_reads(&combination);
+        }
         daemon.stop()?;
         if self.options.soak {
             combination.soak = Some(self.soak(&places)?);

@@ -54,6 +54,9 @@ pub(crate) struct Options {
     pub(crate) one_by_one: bool,
     pub(crate) storm: bool,
     pub(crate) soak: bool,
+    pub(crate) reads: bool,
+    /// Pods that come and go while status and lists are asked for.
+    pub(crate) read_pods: u32,
     pub(crate) json: Option<PathBuf>,
     /// Fail on a missed target.
     pub(crate) check: bool,
@@ -73,6 +76,8 @@ impl Default for Options {
             one_by_one: true,
             storm: false,
             soak: false,
+            reads: false,
+            read_pods: 50,
             json: None,
             check: false,
             programs: None,
@@ -84,7 +89,7 @@ impl Options {
     pub(crate) fn parse(args: &[String]) -> Result<Self> {
         let mut options = Self::default();
         let (mut runtimes, mut networks) = (Vec::new(), Vec::new());
-        let (mut storm, mut soak, mut all) = (false, false, false);
+        let (mut storm, mut soak, mut reads, mut all) = (false, false, false, false);
         let mut args = args.iter();
         while let Some(arg) = args.next() {
             let mut value = || args.next().with_context(|| format!("{arg} needs a value"));
@@ -104,6 +109,8 @@ impl Options {
                 "--network" => networks.push(value()?.parse()?),
                 "--json" => options.json = Some(value()?.into()),
                 "--programs" => options.programs = Some(value()?.into()),
+                "--read-pods" => options.read_pods = number(arg, value()?)?,
+                "--reads" => reads = true,
                 "--storm" => storm = true,
                 "--soak" => soak = true,
                 "--all" => all = true,
@@ -117,9 +124,10 @@ impl Options {
         if !networks.is_empty() {
             options.networks = networks;
         }
-        options.one_by_one = all || !storm && !soak;
+        options.one_by_one = all || !storm && !soak && !reads;
         options.storm = all || storm;
         options.soak = all || soak;
+        options.reads = all || reads;
         Ok(options)
     }
 }
@@ -151,7 +159,9 @@ mod tests {
         assert!(options.storm && !options.soak && !options.one_by_one);
         assert_eq!((options.runtimes, options.networks), (vec!["crun".to_owned()], vec![Network::Cni]));
         let all = parse("--all --quick").unwrap();
-        assert!(all.storm && all.soak && all.one_by_one && all.pods == QUICK_PODS);
+        assert!(all.storm && all.soak && all.reads && all.one_by_one && all.pods == QUICK_PODS);
+        let reads = parse("--reads --read-pods 7").unwrap();
+        assert!(reads.reads && !reads.storm && !reads.one_by_one && reads.read_pods == 7);
     }
 
     #[test]

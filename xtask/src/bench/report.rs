@@ -17,6 +17,9 @@ const STORM: f64 = 3.0;
 /// The most that the daemon may hold after a soak, and grow between its first part and its end, in KiB.
 const SOAK_SIZE: u64 = 15 * 1024;
 const SOAK_GROWTH: u64 = 2 * 1024;
+/// The most that a status or list call may take while pods come and go, in milliseconds.
+const READ_MEDIAN: f64 = 5.0;
+const READ_P99: f64 = 50.0;
 
 /// All figures of one runtime on one network.
 #[derive(Debug)]
@@ -31,6 +34,14 @@ pub(crate) struct Combination {
     failures: Vec<String>,
     pub(crate) storm: Option<Storm>,
     pub(crate) soak: Option<Soak>,
+    pub(crate) reads: Option<Reads>,
+}
+
+/// Status and list calls while so many pods come and go at once.
+#[derive(Debug)]
+pub(crate) struct Reads {
+    pub(crate) pods: u32,
+    pub(crate) hull: Measured,
 }
 
 /// Many pods at once.
@@ -79,6 +90,7 @@ impl Combination {
             failures: Vec::new(),
             storm: None,
             soak: None,
+            reads: None,
         }
     }
 
@@ -91,7 +103,8 @@ impl Combination {
 
     pub(crate) fn errors(&self) -> u64 {
         let storm = self.storm.as_ref().map_or(0, |storm| storm.hull.errors);
-        self.errors + storm + self.soak.as_ref().map_or(0, |soak| soak.errors)
+        let reads = self.reads.as_ref().map_or(0, |reads| reads.hull.errors);
+        self.errors + storm + reads + self.soak.as_ref().map_or(0, |soak| soak.errors)
     }
 
     fn lines(&self) -> Vec<Line> {
@@ -116,6 +129,16 @@ impl Combination {
                 "{label}: storm {:.2} times the bare CPU time, target {STORM:.0}",
                 storm.times_cpu()
             ));
+        }
+        if let Some(reads) = &self.reads {
+            let figures = Figures::of(&reads.hull.reads);
+            for (name, value, target) in
+                [("median", figures.median, READ_MEDIAN), ("p99", figures.p99, READ_P99)]
+            {
+                if value > target {
+                    missed.push(format!("{label}: reads {name} {value:.1} ms, target {target:.0}"));
+                }
+            }
         }
         if let Some(soak) = &self.soak {
             if soak.late_kib > SOAK_SIZE {
@@ -198,6 +221,23 @@ pub(crate) fn print_storm(combination: &Combination) {
         );
     }
     storm.hull.failures.iter().for_each(|failure| println!("failed: {failure}"));
+}
+
+pub(crate) fn print_reads(combination: &Combination) {
+    let Some(reads) = &combination.reads else { return };
+    let figures = Figures::of(&reads.hull.reads);
+    println!(
+        "\n{} status and list calls while {} pods came and went at once, {} operations failed: median {:.1} ms \
+         (target {READ_MEDIAN:.0}), p90 {:.1}, p99 {:.1} (target {READ_P99:.0}), most {:.1}",
+        figures.count,
+        reads.pods,
+        reads.hull.errors,
+        figures.median,
+        figures.p90,
+        figures.p99,
+        reads.hull.reads.iter().copied().fold(0.0, f64::max),
+    );
+    reads.hull.failures.iter().for_each(|failure| println!("failed: {failure}"));
 }
 
 pub(crate) fn print_soak(combination: &Combination) {
@@ -290,6 +330,19 @@ fn combination_json(combination: &Combination) -> Value {
             "monitorKib": soak.helper_kib,
         })
     });
+    let reads = combination.reads.as_ref().map(|reads| {
+        let figures = Figures::of(&reads.hull.reads);
+        json!({
+            "pods": reads.pods,
+            "errors": reads.hull.errors,
+            "count": figures.count,
+            "median": figures.median,
+            "p90": figures.p90,
+            "p99": figures.p99,
+            "targetMedian": READ_MEDIAN,
+            "targetP99": READ_P99,
+        })
+    });
     json!({
         "runtime": combination.runtime,
         "network": combination.network,
@@ -298,6 +351,7 @@ fn combination_json(combination: &Combination) -> Value {
         "operations": lines_json(&combination.lines(), true),
         "storm": storm,
         "soak": soak,
+        "reads": reads,
         "missed": combination.missed(),
     })
 }
@@ -359,6 +413,23 @@ mod tests {
         combination.soak = Some(soak(10_000, 16_000));
         assert_eq!(combination.missed().len(), 2);
         assert_eq!(combination.errors(), 2);
+    }
+
+    #[test]
+    fn reads_are_held_against_median_and_p99() {
+        let mut combination = combination(1.0, 1.0);
+        let reads = |mut reads: Vec<f64>, slow: f64| {
+            reads.extend([slow, slow]);
+            Reads { pods: 50, hull: Measured { reads, errors: 1, ..Measured::default() } }
+        };
+        combination.reads = Some(reads(vec![4.0; 98], 49.0));
+        assert_eq!((combination.missed(), combination.errors()), (vec![], 1));
+        combination.reads = Some(reads(vec![6.0; 98], 51.0));
+        let missed = combination.missed();
+        assert_eq!(
+            missed,
+            ["runc cni: reads median 6.0 ms, target 5", "runc cni: reads p99 51.0 ms, target 50"]
+        );
     }
 
     #[test]

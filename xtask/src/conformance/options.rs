@@ -14,7 +14,7 @@ pub(super) enum Network {
 }
 
 /// What was asked for.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Options {
     pub(super) handlers: Vec<String>,
     /// In place of the installed runtime.
@@ -22,6 +22,10 @@ pub(super) struct Options {
     pub(super) network: Network,
     pub(super) focus: Option<String>,
     pub(super) seed: Option<u32>,
+    /// How many times; without a seed, each in another order.
+    pub(super) repeat: u32,
+    /// Beside a second client.
+    pub(super) load: bool,
     pub(super) all: bool,
     pub(super) keep: bool,
 }
@@ -40,6 +44,22 @@ impl Network {
 
 // === impl Options ===
 
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            handlers: Vec::new(),
+            program: None,
+            network: Network::default(),
+            focus: None,
+            seed: None,
+            repeat: 1,
+            load: false,
+            all: false,
+            keep: false,
+        }
+    }
+}
+
 impl Options {
     pub(super) fn parse(args: &[String]) -> Result<Self> {
         let mut options = Self::default();
@@ -48,8 +68,8 @@ impl Options {
             let mut value = || args.next().with_context(|| format!("{arg} needs a value"));
             match arg.as_str() {
                 "--handler" => match value()?.as_str() {
-                    name @ ("runc" | "crun") => options.handlers.push(name.to_owned()),
-                    other => bail!("--handler {other}: there are runc and crun"),
+                    name @ ("runc" | "crun" | "youki") => options.handlers.push(name.to_owned()),
+                    other => bail!("--handler {other}: there are runc, crun and youki"),
                 },
                 "--network" => {
                     options.network = match value()?.as_str() {
@@ -64,6 +84,15 @@ impl Options {
                 }
                 "--focus" => options.focus = Some(value()?.clone()),
                 "--seed" => options.seed = Some(value()?.parse().context("--seed takes a number")?),
+                "--repeat" => {
+                    let times = value()?;
+                    options.repeat = times
+                        .parse()
+                        .ok()
+                        .filter(|times| (1..=100).contains(times))
+                        .with_context(|| format!("--repeat {times}: from 1 to 100"))?;
+                }
+                "--load" => options.load = true,
                 "--all" => options.all = true,
                 "--keep" => options.keep = true,
                 other => bail!("unknown option {other:?} of `cargo xtask conformance`"),
@@ -90,7 +119,7 @@ impl Options {
         for (word, value) in values {
             words.extend(value.into_iter().flat_map(|value| [word.to_owned(), value]));
         }
-        let switches = [("--all", self.all), ("--keep", self.keep)];
+        let switches = [("--load", self.load), ("--all", self.all), ("--keep", self.keep)];
         words.extend(switches.iter().filter(|(_, on)| *on).map(|(word, _)| (*word).to_owned()));
         words
     }
@@ -108,17 +137,22 @@ mod tests {
     fn options_are_read_and_handed_on_for_one_handler() {
         let options = parse(&[]).unwrap();
         assert_eq!(options.handlers, ["runc", "crun"]);
-        let words =
-            "--handler crun --network bridge --program /proc/version --focus a.b --seed 7 --all --keep";
+        let words = "--handler crun --network bridge --program /proc/version --focus a.b --seed 7 --load --all --keep";
         let options = parse(&words.split(' ').collect::<Vec<_>>()).unwrap();
         assert_eq!(options.words("crun").join(" "), words);
         assert_eq!(parse(&[]).unwrap().words("runc").join(" "), "--handler runc --network cni");
+        let thrice = parse(&["--repeat", "3"]).unwrap();
+        assert_eq!(
+            (thrice.repeat, thrice.words("runc").join(" ").as_str()),
+            (3, "--handler runc --network cni")
+        );
     }
 
     #[test]
     fn nonsense_is_refused_and_named() {
         for (words, part) in [
-            (&["--handler", "youki"][..], "youki"),
+            (&["--handler", "runk"][..], "runk"),
+            (&["--repeat", "0"], "from 1"),
             (&["--network", "host"], "host"),
             (&["--program", "/proc/version"], "--program needs --handler"),
             (&["--handler", "runc", "--program", "/no/such"], "/no/such"),
