@@ -16,6 +16,7 @@ use hull_tests::{Cri, Daemon, Pod, Setup, eventually, real_runtime_ok, root_test
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use tonic::Code;
 
+#[allow(dead_code, reason = "shared with suites that use all of it")]
 mod requests;
 use requests::{container, pod, security, sh};
 

@@ -2,6 +2,7 @@
 //! Values that cannot be, in the fields that `refusals.rs` leaves: InvalidArgument with the field's name, and
 //! nothing left behind.
 
+use hull_image_store::ImageStore as _;
 use tonic::Code;
 
 use super::*;
@@ -63,7 +64,7 @@ pub(crate) const CONTAINERS: &[ContainerRow] = &[
         c.envs = vec![KeyValue { key: String::new(), value: "x".into() }];
     }),
     (&["KeyValue.value"], "config.envs", |c| {
-        c.envs = vec![KeyValue { key: "A".into(), value: vec![0].into() }];
+        c.envs = vec![KeyValue { key: "A".into(), value: vec![0] }];
     }),
     (&["ContainerConfig.labels"], "config.labels", |c| {
         c.labels = [(String::new(), "x".to_owned())].into();

@@ -231,6 +231,25 @@ const SHOWN: &[(&str, &str, &[&str])] = &[
             "CDIDevice.name",
         ],
     ),
+    (
+        "crates/server/tests/streaming.rs",
+        "urls_are_given_for_what_runs_and_nothing_else",
+        &[
+            "ExecRequest.container_id",
+            "ExecRequest.cmd",
+            "ExecRequest.tty",
+            "ExecRequest.stdin",
+            "ExecRequest.stdout",
+            "ExecRequest.stderr",
+            "AttachRequest.container_id",
+            "AttachRequest.stdin",
+            "AttachRequest.tty",
+            "AttachRequest.stdout",
+            "AttachRequest.stderr",
+            "PortForwardRequest.pod_sandbox_id",
+            "PortForwardRequest.port",
+        ],
+    ),
     // Version 1 of cgroups has no such files: there the field is refused. What a runtime gets on version 2 is the
     // snapshot `unified-on-v2`.
     (
@@ -481,6 +500,24 @@ const REFUSED: &[(&str, &str, &str, &[&str])] = &[
     ),
 ];
 
+/// The same of streams: what they are asked for together.
+const STREAMS: &str = "crates/server/tests/streaming.rs";
+const STREAMS_REFUSED: &[(&str, &[&str])] = &[
+    ("exec(\"\", &[\"true\"])", &["ExecRequest.container_id"]),
+    ("exec(&id, &[])", &["ExecRequest.cmd"]),
+    (
+        "ExecRequest { tty: true, stderr: true",
+        &["ExecRequest.tty", "ExecRequest.stderr", "ExecRequest.stdout", "ExecRequest.stdin"],
+    ),
+    ("attach(\"nobody\")", &["AttachRequest.container_id"]),
+    (
+        "AttachRequest { tty: true, stderr: true",
+        &["AttachRequest.tty", "AttachRequest.stderr", "AttachRequest.stdout", "AttachRequest.stdin"],
+    ),
+    ("forward(\"nobody\", vec![80])", &["PortForwardRequest.pod_sandbox_id"]),
+    ("forward(&pod, vec![65536])", &["PortForwardRequest.port"]),
+];
+
 /// Fields that no value is bad for, and why.
 const ANY_IS_GOOD: &[(&str, &[&str])] = &[
     (
@@ -606,6 +643,10 @@ fn every_field_that_is_honoured_has_a_value_that_is_refused_or_none_could_be() {
     for (file, test, words, fields) in REFUSED {
         assert_is_test(file, test, words);
         fields.iter().for_each(|field| covered.entry(field).or_default().push(format!("{file}: {test}")));
+    }
+    for (words, fields) in STREAMS_REFUSED {
+        assert_is_test(STREAMS, "urls_are_given_for_what_runs_and_nothing_else", words);
+        fields.iter().for_each(|field| covered.entry(field).or_default().push((*words).into()));
     }
     for (reason, fields) in ANY_IS_GOOD {
         for field in *fields {
