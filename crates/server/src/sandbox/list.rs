@@ -57,7 +57,31 @@ pub(crate) fn selects(selector: &HashMap<String, String>, labels: &HashMap<Strin
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        /// As long as every pair of the selector is there, whatever else there is; and no longer.
+        #[test]
+        fn a_selector_is_a_part_of_the_labels(
+            labels in prop::collection::hash_map("[ab]{0,2}", "[01]?", 0..5),
+            selector in prop::collection::hash_map("[ab]{0,2}", "[01]?", 0..4),
+        ) {
+            let together = labels.clone().into_iter().chain(selector.clone()).collect::<HashMap<_, _>>();
+            prop_assert_eq!(selects(&selector, &labels), together == labels);
+            prop_assert!(selects(&labels, &labels) && selects(&HashMap::new(), &labels));
+        }
+
+        #[test]
+        fn an_id_fits_its_own_beginnings_alone(id in "[0-9a-f]{1,8}", asked in "[0-9a-f]{0,8}", cut in 0..9usize) {
+            let item = v1::PodSandbox { id: id.clone(), ..Default::default() };
+            let filter = |id: &str| v1::PodSandboxFilter { id: id.to_owned(), ..Default::default() };
+            prop_assert!(matches(&item, &filter(&id[..cut.min(id.len())])));
+            let fits = (0..=id.len()).any(|length| id[..length] == asked);
+            prop_assert_eq!(matches(&item, &filter(&asked)), fits);
+        }
+    }
 
     #[test]
     fn conditions_are_all_needed() {

@@ -32,6 +32,9 @@ pub mod seccomp;
 mod seccomp_profile;
 #[cfg(test)]
 mod snapshot_tests;
+
+#[cfg(test)]
+mod node_snapshot_tests;
 #[cfg(test)]
 pub(crate) mod tests;
 mod unsupported;

@@ -138,7 +138,7 @@ const CASES: [(&str, Change); 30] = [
 ];
 
 /// The spec as it is kept: without what an image's or runtime's order decides, and the filter in one word.
-fn shown(spec: &Spec) -> Value {
+pub(super) fn shown(spec: &Spec) -> Value {
     let mut value = serde_json::to_value(spec).unwrap();
     if let Some(sets) = value.pointer_mut("/process/capabilities").and_then(Value::as_object_mut) {
         for set in sets.values_mut() {
@@ -157,25 +157,33 @@ fn shown(spec: &Spec) -> Value {
 
 #[test]
 fn snapshots_are_as_reviewed() {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/spec/snapshots");
-    let update = std::env::var_os("HULL_UPDATE_SNAPSHOTS").is_some();
-    let mut changed = Vec::new();
-    for (name, change) in CASES {
+    let specs = CASES.map(|(name, change)| {
         let mut fixture = Fixture::new();
         change(&mut fixture);
         let spec = generate(&fixture.input()).unwrap_or_else(|error| panic!("{name}: {error}"));
-        let text = serde_json::to_string_pretty(&shown(&spec)).unwrap() + "\n";
+        (name, shown(&spec))
+    });
+    compare("snapshots", &specs);
+}
+
+/// Compares specs with those that are kept in a directory, or writes them there.
+pub(super) fn compare(dir: &str, specs: &[(&str, Value)]) {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/spec").join(dir);
+    let update = std::env::var_os("HULL_UPDATE_SNAPSHOTS").is_some();
+    let mut changed = Vec::new();
+    for (name, spec) in specs {
+        let text = serde_json::to_string_pretty(spec).unwrap() + "\n";
         let path = dir.join(format!("{name}.json"));
         if update {
             std::fs::create_dir_all(&dir).unwrap();
             std::fs::write(&path, &text).unwrap();
         } else if std::fs::read_to_string(&path).unwrap_or_default() != text {
-            changed.push(name);
+            changed.push(*name);
         }
     }
     assert!(changed.is_empty(), "not as in {}: {changed:?}; see the head of this file", dir.display());
     let kept = std::fs::read_dir(&dir).unwrap().count();
-    assert_eq!(kept, CASES.len(), "a snapshot of no case is in {}", dir.display());
+    assert_eq!(kept, specs.len(), "a snapshot of no case is in {}", dir.display());
 }
 
 #[test]
@@ -190,11 +198,24 @@ fn snapshots_obey_the_rules_of_the_oci() {
     // The checker can tell.
     let bad = json!({"ociVersion": "x", "root": {"path": null}, "process": {"cwd": "x", "args": []}, "mounts": [{"destination": "x"}]});
     assert!(broken_rules(&bad).len() >= 5, "{:?}", broken_rules(&bad));
+    let limit = json!({"type": "RLIMIT_CORE", "soft": 2, "hard": 1});
+    let device = json!({"path": "dev/x", "type": "x"});
+    let odd = json!({
+        "process": {"rlimits": [limit, limit], "user": {"additionalGids": [7, 7]}},
+        "linux": {"devices": [device]},
+        "hooks": {"createRuntime": [{"path": "hook"}]},
+    });
+    let broken = broken_rules(&odd).join("\n");
+    for words in
+        ["of each kind", "no soft limit", "absolute paths, each", "type that exists", "no group", "hooks"]
+    {
+        assert!(broken.contains(words), "{words}: {broken}");
+    }
 }
 
 /// What in a spec breaks the words of <https://github.com/opencontainers/runtime-spec/blob/v1.0.2/config.md> and
 /// config-linux.md.
-fn broken_rules(spec: &Value) -> Vec<String> {
+pub(super) fn broken_rules(spec: &Value) -> Vec<String> {
     let mut broken = Vec::new();
     let mut rule = |holds: bool, words: &str| {
         if !holds {
@@ -261,6 +282,27 @@ fn broken_rules(spec: &Value) -> Vec<String> {
     for path in ["/linux/maskedPaths", "/linux/readonlyPaths"] {
         rule(list(path).iter().all(is_absolute), "masked and read-only paths are absolute");
     }
+    let limits = list("/process/rlimits");
+    rule(distinct(&limits.iter().map(|it| &it["type"]).collect::<Vec<_>>()), "a limit of each kind at most");
+    rule(
+        limits.iter().all(|it| it["soft"].as_u64() <= it["hard"].as_u64()),
+        "no soft limit is above its hard one",
+    );
+    let devices = list("/linux/devices");
+    let paths: Vec<&Value> = devices.iter().map(|it| &it["path"]).collect();
+    rule(
+        distinct(&paths) && paths.iter().all(|it| is_absolute(it)),
+        "devices have absolute paths, each its own",
+    );
+    rule(
+        devices.iter().all(|it| it["type"].as_str().is_some_and(|it| ["c", "b", "u", "p"].contains(&it))),
+        "devices have a type that exists",
+    );
+    let groups = list("/process/user/additionalGids");
+    rule(distinct(&groups.iter().collect::<Vec<_>>()), "no group is there twice");
+    let hooks = spec.get("hooks").and_then(Value::as_object).into_iter().flat_map(|it| it.values());
+    let mut hooks = hooks.filter_map(Value::as_array).flatten();
+    rule(hooks.all(|it| is_absolute(&it["path"])), "hooks have absolute paths");
     let rules = list("/linux/resources/devices");
     rule(rules.iter().all(|it| it["allow"].is_boolean()), "device rules allow or deny");
     let filter = list("/linux/seccomp/syscalls");
