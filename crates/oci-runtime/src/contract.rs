@@ -19,6 +19,7 @@
 mod exec;
 mod lifecycle;
 mod program;
+mod session;
 
 use std::fmt;
 use std::io;
@@ -45,7 +46,7 @@ pub trait Fixture: Send + Sync {
 
     /// Makes a bundle. Its workload runs until a signal: SIGTERM ends it with code 143 (by a handler or
     /// by the default action), SIGKILL with 137. Its root file system has `sh`, `echo`, `true`, `false`,
-    /// `sleep`, `setsid` in `PATH=/bin`, and nothing at `/no/such/program`.
+    /// `sleep`, `setsid`, `cat`, `stty` in `PATH=/bin`, terminals, and nothing at `/no/such/program`.
     ///
     /// # Errors
     /// Those of making files.
@@ -145,6 +146,15 @@ const CHECKS: &[(&str, Check)] = checks![
     exec::kills_its_tree_when_dropped,
     exec::is_not_held_by_background_children,
     exec::runs_beside_others,
+    session::carries_streams_and_code,
+    session::has_a_terminal_with_a_size,
+    session::ends_a_terminals_input,
+    session::hangs_up,
+    session::is_signalled_and_destroyed_whole,
+    session::is_killed_when_dropped,
+    session::leaves_the_background_alone,
+    session::is_refused_as_execs_are,
+    session::ends_what_a_dead_daemon_left,
 ];
 
 /// The names of all checks, in the order in which they run.

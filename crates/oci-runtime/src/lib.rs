@@ -15,6 +15,7 @@ mod error;
 pub mod lifecycle;
 pub mod mock;
 mod request;
+mod session;
 pub mod status;
 
 use std::fmt::Debug;
@@ -24,6 +25,7 @@ use async_trait::async_trait;
 
 pub use error::{Error, Result};
 pub use request::*;
+pub use session::{ExecSession, ProcessInput, ProcessOutput, SessionStreams, TerminalSize};
 
 /// A program that obeys the OCI runtime command line, or something that behaves as one.
 ///
@@ -67,6 +69,14 @@ pub trait OciRuntime: Debug + Send + Sync {
     /// On timeout every process of the exec's own cgroup dies, `setsid` children included, and the
     /// container does not: [`Error::TimedOut`].
     async fn exec(&self, request: &ExecRequest) -> Result<ExecOutcome>;
+
+    /// Starts a process in the container and hands it back: its streams or terminal, its end, its tree. It has a
+    /// cgroup of its own as an exec has. Nothing but its owner bounds how long it runs.
+    async fn start_session(&self, request: &SessionRequest) -> Result<Box<dyn ExecSession>>;
+
+    /// Ends the execs and sessions that were running when the daemon before this one died, and takes over what
+    /// ended ones left in the background. Nothing else may run execs in this work directory yet.
+    async fn end_leftover_execs(&self, request: &LeftoverRequest) -> Result<Leftovers>;
 
     /// Changes the resource limits of a created or running container.
     async fn update(&self, request: &UpdateRequest) -> Result<()>;

@@ -15,6 +15,7 @@
 //! ([`World::attach`]) it is a small shell.
 
 mod exec;
+mod session;
 mod streams;
 mod workload;
 mod world;
@@ -30,9 +31,9 @@ pub use world::World;
 
 use crate::lifecycle::Event;
 use crate::{
-    CheckpointRequest, CreateRequest, DeleteRequest, Error, ExecOutcome, ExecRequest, Exit, ExitSource,
-    Features, KillRequest, OciRuntime, RestoreRequest, Result, RuntimeCommand, RuntimeState, UpdateRequest,
-    Version,
+    CheckpointRequest, CreateRequest, DeleteRequest, Error, ExecOutcome, ExecRequest, ExecSession, Exit,
+    ExitSource, Features, KillRequest, LeftoverRequest, Leftovers, OciRuntime, RestoreRequest, Result,
+    RuntimeCommand, RuntimeState, SessionRequest, UpdateRequest, Version,
 };
 use exec::Step;
 
@@ -66,14 +67,51 @@ impl MockRuntime {
         }
     }
 
+    /// What a process does in a container that runs.
+    fn steps(&self, id: &str, process: &oci_spec::runtime::Process) -> Result<Vec<Step>> {
+        let state = self.world.get(id)?.state;
+        if !state.is_running() {
+            return Err(Error::InvalidState {
+                id: id.to_owned(),
+                operation: "exec",
+                detail: format!("container is {state}"),
+            });
+        }
+        let args = process.args().clone().unwrap_or_default();
+        exec::plan(&args).ok_or_else(|| Error::Failed {
+            runtime: self.name.clone(),
+            operation: "exec",
+            status: "exit code 255".to_owned(),
+            stderr: format!("exec: \"{}\": no such file or directory", args.join(" ")),
+        })
+    }
+
     async fn run(&self, id: &str, steps: Vec<Step>, max_output: usize) -> ExecOutcome {
         let mut outcome = ExecOutcome::default();
         for step in steps {
             match step {
                 Step::Print(text) => {
-                    let room = max_output - outcome.stdout.len();
+                    let room = max_output - outcome.stdout.len() - outcome.stderr.len();
                     outcome.truncated |= text.len() > room;
                     outcome.stdout.extend(text.bytes().take(room));
+                }
+                Step::Complain(text) => {
+                    let room = max_output - outcome.stdout.len() - outcome.stderr.len();
+                    outcome.truncated |= text.len() > room;
+                    outcome.stderr.extend(text.bytes().take(room));
+                }
+                Step::Repeat(text) => {
+                    let room = max_output - outcome.stdout.len() - outcome.stderr.len();
+                    outcome.stdout.extend(text.bytes().cycle().take(room));
+                    outcome.truncated = true;
+                    let _ = self.world.wait_exit(id).await;
+                    outcome.exit_code = 137;
+                    return outcome;
+                }
+                Step::Copy | Step::Shell | Step::Deaf => {}
+                Step::Size => {
+                    outcome.exit_code = 1;
+                    return outcome;
                 }
                 Step::Sleep(time) => {
                     // The container's end takes its other processes along.
@@ -164,26 +202,24 @@ impl OciRuntime for MockRuntime {
 
     async fn exec(&self, request: &ExecRequest) -> Result<ExecOutcome> {
         self.world.before("exec").await?;
-        let state = self.world.get(&request.id)?.state;
-        if !state.is_running() {
-            return Err(Error::InvalidState {
-                id: request.id.clone(),
-                operation: "exec",
-                detail: format!("container is {state}"),
-            });
-        }
-        let args = request.process.args().clone().unwrap_or_default();
-        let steps = exec::plan(&args).ok_or_else(|| Error::Failed {
-            runtime: self.name.clone(),
-            operation: "exec",
-            status: "exit code 255".to_owned(),
-            stderr: format!("exec: \"{}\": no such file or directory", args.join(" ")),
-        })?;
+        let steps = self.steps(&request.id, &request.process)?;
         let run = self.run(&request.id, steps, request.max_output);
         let limit = request.timeout.unwrap_or(Duration::MAX);
         tokio::time::timeout(limit, run)
             .await
             .map_err(|_| Error::TimedOut { operation: "exec", after: limit })
+    }
+
+    async fn start_session(&self, request: &SessionRequest) -> Result<Box<dyn ExecSession>> {
+        self.world.before("exec").await?;
+        let steps = self.steps(&request.id, &request.process)?;
+        Ok(Box::new(session::start(&self.world, request, steps)))
+    }
+
+    /// Simulated processes end with the daemon that simulates them.
+    async fn end_leftover_execs(&self, _: &LeftoverRequest) -> Result<Leftovers> {
+        self.world.before("leftovers").await?;
+        Ok(Leftovers::default())
     }
 
     async fn update(&self, request: &UpdateRequest) -> Result<()> {

@@ -122,6 +122,49 @@ pub struct ExecRequest {
     pub max_output: usize,
 }
 
+/// A process to run inside a container for somebody who talks to it.
+#[derive(Debug, Clone)]
+pub struct SessionRequest {
+    /// As [`ExecRequest::id`].
+    pub id: String,
+    /// As [`ExecRequest::exec_id`].
+    pub exec_id: String,
+    /// As [`ExecRequest::process`]. Whether it has a terminal is told by `terminal` alone.
+    pub process: oci_spec::runtime::Process,
+    /// As [`ExecRequest::work_dir`].
+    pub work_dir: PathBuf,
+    /// As [`ExecRequest::cgroup`].
+    pub cgroup: Option<PathBuf>,
+    /// Give it a terminal: all its output is stdout.
+    pub terminal: bool,
+    /// The terminal's size from the beginning, where it is known.
+    pub size: Option<crate::TerminalSize>,
+    /// Its input is written by us; else it has none.
+    pub stdin: bool,
+    /// Its output is read by us; else it goes nowhere.
+    pub stdout: bool,
+    /// Its errors are read by us; else they go nowhere. Means nothing with a terminal.
+    pub stderr: bool,
+}
+
+/// Where a daemon that is gone had execs.
+#[derive(Debug, Clone)]
+pub struct LeftoverRequest {
+    /// As [`ExecRequest::work_dir`], of all execs of that daemon.
+    pub work_dir: PathBuf,
+    /// The containers that may live: id and cgroup, as in [`ExecRequest`].
+    pub containers: Vec<(String, PathBuf)>,
+}
+
+/// What an earlier daemon's execs left.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Leftovers {
+    /// Execs that were running when it died: how many were ended.
+    pub ended: usize,
+    /// Execs that could not be ended, in words; they are tried again the next time.
+    pub failed: Vec<String>,
+}
+
 /// How an exec ended.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ExecOutcome {

@@ -7,28 +7,37 @@
 //!      └──────────────┴────────────────────────────┴──▶ kill all of the cgroup ─▶ remove it, files
 //! ```
 //!
+//! A session ([`session`]) begins in the same way and then belongs to who asked for it.
+//!
 //! The process becomes this program's child when the runtime ends (subreaper), and its streams are
 //! our pipes. What it leaves in the background after a normal end is not the exec's any more: it
 //! lives on in the exec's cgroup, which is kept until it is empty (looked at when the next exec of
 //! the container ends) or the container is deleted.
 
+mod console;
 mod guard;
+mod leftovers;
 mod output;
+mod session;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hull_cgroups::Cgroups;
 use hull_failpoint::{failpoint, failpoint_async};
 use hull_process::{Command, ExitStatus, Stdio, reaper};
+use oci_spec::runtime::Process;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::TaskTracker;
 
 use super::{CliRuntime, Flavor};
 use crate::{Error, ExecOutcome, ExecRequest, Result, RuntimeStatus};
 use guard::Tree;
+pub(super) use leftovers::end_leftovers;
 use output::Collector;
+pub(super) use session::start as start_session;
 
 const VERB: &str = "exec";
 
@@ -74,8 +83,8 @@ impl Execs {
 }
 
 pub(super) async fn exec<F: Flavor>(runtime: &CliRuntime<F>, request: &ExecRequest) -> Result<ExecOutcome> {
-    check(runtime, request)?;
-    let mut tree = Tree::new(runtime, request);
+    check(runtime, &request.exec_id)?;
+    let mut tree = Tree::new(runtime, Place::of_exec(request));
     let mut work = Box::pin(run(runtime, request, &mut tree));
     let answer = match request.timeout {
         None => (&mut work).await,
@@ -92,15 +101,33 @@ pub(super) async fn exec<F: Flavor>(runtime: &CliRuntime<F>, request: &ExecReque
         }
         Err(error) => {
             tree.destroy().await;
-            Err(refine(runtime, request, error).await)
+            Err(refine(runtime, &request.id, error).await)
         }
     }
 }
 
-fn check<F: Flavor>(runtime: &CliRuntime<F>, request: &ExecRequest) -> Result<()> {
+/// Where an exec or session is.
+#[derive(Debug, Clone, Copy)]
+struct Place<'a> {
+    /// The container.
+    id: &'a str,
+    exec_id: &'a str,
+    work_dir: &'a Path,
+    /// The container's.
+    cgroup: Option<&'a Path>,
+}
+
+impl<'a> Place<'a> {
+    fn of_exec(request: &'a ExecRequest) -> Self {
+        let ExecRequest { id, exec_id, work_dir, cgroup, .. } = request;
+        Self { id, exec_id, work_dir, cgroup: cgroup.as_deref() }
+    }
+}
+
+fn check<F: Flavor>(runtime: &CliRuntime<F>, exec_id: &str) -> Result<()> {
     let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    if request.exec_id.is_empty() || request.exec_id.len() > 32 || !request.exec_id.chars().all(good) {
-        let problem = format!("exec id `{}`: expected 1 to 32 of a-z, 0-9 and -", request.exec_id);
+    if exec_id.is_empty() || exec_id.len() > 32 || !exec_id.chars().all(good) {
+        let problem = format!("exec id `{exec_id}`: expected 1 to 32 of a-z, 0-9 and -");
         return Err(Error::InvalidRequest { operation: VERB, problem });
     }
     if !reaper::is_installed() {
@@ -121,24 +148,15 @@ async fn run<F: Flavor>(
     request: &ExecRequest,
     tree: &mut Tree,
 ) -> Result<ExecOutcome> {
-    let process = process_document(request)?;
-    tree.make_dir()?;
-    write(tree.process_file(), &process)?;
-    tree.make_cgroup(&runtime.runner.config.name, runtime.flavor.exec_scope())?;
+    // It never has a terminal: its streams are pipes.
+    let mut process = request.process.clone();
+    process.set_terminal(Some(false));
+    make_place(runtime, tree, &process)?;
     let (mut collector, stdout, stderr) =
         Collector::new(request.max_output).map_err(|source| io_error("making pipes".to_owned(), source))?;
 
-    let mut command = Command::new(&runtime.runner.config.path)
-        .args(runtime.runner.global_args())
-        .arg("--log-format=json")
-        .args([VERB, "--detach", "--pid-file"])
-        .arg(tree.pid_file())
-        .arg("--process")
-        .arg(tree.process_file());
-    if let Some((mode, name)) = tree.cgroup_name() {
-        command = command.arg("--cgroup").arg(runtime.flavor.exec_cgroup(mode, name));
-    }
-    let command = command.arg(&request.id).stdout(Stdio::Fd(stdout)).stderr(Stdio::Fd(stderr));
+    let command =
+        command(runtime, tree, &[], &request.id, &[]).stdout(Stdio::Fd(stdout)).stderr(Stdio::Fd(stderr));
     failpoint_async!("oci.exec.spawn")
         .map_err(|source| io_error("starting the runtime".to_owned(), source))?;
     let child = command.spawn().map_err(|error| runtime.runner.process_error(VERB, error))?;
@@ -169,17 +187,40 @@ async fn started<F: Flavor>(runtime: &CliRuntime<F>, tree: &mut Tree) -> Result<
     }
 }
 
-/// The process as the runtime reads it. It never has a terminal: its streams are pipes.
-fn process_document(request: &ExecRequest) -> Result<Vec<u8>> {
-    let mut process = request.process.clone();
-    process.set_terminal(Some(false));
-    serde_json::to_vec(&process).map_err(|error| Error::InvalidRequest {
+/// Makes what an exec needs before the runtime runs: its directory with the process in it, and its cgroup.
+fn make_place<F: Flavor>(runtime: &CliRuntime<F>, tree: &Tree, process: &Process) -> Result<()> {
+    let process = serde_json::to_vec(process).map_err(|error| Error::InvalidRequest {
         operation: VERB,
         problem: format!("the process cannot be written as JSON: {error}"),
-    })
+    })?;
+    tree.make_dir()?;
+    write(tree.process_file(), &process)?;
+    tree.make_cgroup(&runtime.runner.config.name, runtime.flavor.exec_scope())
 }
 
-fn write(path: &std::path::Path, bytes: &[u8]) -> Result<()> {
+/// `PROGRAM GLOBAL... exec --detach --pid-file F --process F OPTIONS... ID`.
+fn command<F: Flavor>(
+    runtime: &CliRuntime<F>,
+    tree: &Tree,
+    global: &[OsString],
+    id: &str,
+    options: &[OsString],
+) -> Command {
+    let mut command = Command::new(&runtime.runner.config.path)
+        .args(runtime.runner.global_args())
+        .args(global)
+        .arg("--log-format=json")
+        .args([VERB, "--detach", "--pid-file"])
+        .arg(tree.pid_file())
+        .arg("--process")
+        .arg(tree.process_file());
+    if let Some((mode, name)) = tree.cgroup_name() {
+        command = command.arg("--cgroup").arg(runtime.flavor.exec_cgroup(mode, name));
+    }
+    command.args(options).arg(id)
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     // A few kilobytes on a volatile file system.
     failpoint!("oci.exec.write")
         .and_then(|()| std::fs::write(path, bytes))
@@ -192,11 +233,11 @@ fn io_error(context: String, source: std::io::Error) -> Error {
 
 /// A container that ends under an exec gives all kinds of words about namespaces; what it means is
 /// told by its state.
-async fn refine<F: Flavor>(runtime: &CliRuntime<F>, request: &ExecRequest, error: Error) -> Error {
+async fn refine<F: Flavor>(runtime: &CliRuntime<F>, id: &str, error: Error) -> Error {
     let Error::Failed { stderr: detail, .. } = &error else { return error };
-    match runtime.read_state(&request.id).await {
+    match runtime.read_state(id).await {
         Ok(state) if state.status == RuntimeStatus::Stopped => {
-            Error::InvalidState { id: request.id.clone(), operation: VERB, detail: detail.clone() }
+            Error::InvalidState { id: id.to_owned(), operation: VERB, detail: detail.clone() }
         }
         Err(missing @ Error::NotFound { .. }) => missing,
         _ => error,

@@ -38,9 +38,9 @@ pub use runc::RuncRuntime;
 pub use youki::YoukiRuntime;
 
 use crate::{
-    CheckpointRequest, CreateRequest, DeleteRequest, Error, ExecOutcome, ExecRequest, Features, KillRequest,
-    KillTarget, OciRuntime, RestoreRequest, Result, RuntimeCommand, RuntimeState, RuntimeStatus,
-    UpdateRequest, Version,
+    CheckpointRequest, CreateRequest, DeleteRequest, Error, ExecOutcome, ExecRequest, ExecSession, Features,
+    KillRequest, KillTarget, LeftoverRequest, Leftovers, OciRuntime, RestoreRequest, Result, RuntimeCommand,
+    RuntimeState, RuntimeStatus, SessionRequest, UpdateRequest, Version,
 };
 use command::{Call, Processes, Runner, Spawner};
 use exec::Execs;
@@ -315,6 +315,14 @@ impl<F: Flavor> OciRuntime for CliRuntime<F> {
 
     async fn exec(&self, request: &ExecRequest) -> Result<ExecOutcome> {
         exec::exec(self, request).await
+    }
+
+    async fn start_session(&self, request: &SessionRequest) -> Result<Box<dyn ExecSession>> {
+        exec::start_session(self, request).await
+    }
+
+    async fn end_leftover_execs(&self, request: &LeftoverRequest) -> Result<Leftovers> {
+        exec::end_leftovers(self, request).await
     }
 
     async fn update(&self, request: &UpdateRequest) -> Result<()> {

@@ -7,7 +7,7 @@ use super::{Case, Outcome, answers, ensure, process};
 use crate::{Error, ExecOutcome, ExecRequest, Result, RuntimeStatus};
 
 /// Far above what any exec here takes, far below the sleeps that must not be waited for.
-const SOON: Duration = Duration::from_secs(20);
+pub(super) const SOON: Duration = Duration::from_secs(20);
 
 fn request(case: &Case<'_>, id: &str, name: &str, args: &[&str]) -> std::result::Result<ExecRequest, String> {
     Ok(ExecRequest {
@@ -32,14 +32,14 @@ async fn exec(
 }
 
 /// The container's processes, sorted.
-async fn pids(case: &Case<'_>, id: &str) -> std::result::Result<Vec<i32>, String> {
+pub(super) async fn pids(case: &Case<'_>, id: &str) -> std::result::Result<Vec<i32>, String> {
     let mut pids = case.runtime().ps(id).await.map_err(|error| format!("ps: {error:?}"))?;
     pids.sort_unstable();
     Ok(pids)
 }
 
 /// Nothing but `before` lives in the container, which itself does.
-async fn only(case: &Case<'_>, id: &str, before: &[i32]) -> Outcome {
+pub(super) async fn only(case: &Case<'_>, id: &str, before: &[i32]) -> Outcome {
     let after = pids(case, id).await?;
     ensure!(after == before, "processes before the exec: {before:?}, after: {after:?}");
     case.is(id, RuntimeStatus::Running).await

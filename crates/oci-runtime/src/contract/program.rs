@@ -21,8 +21,9 @@ use crate::{Error, OciRuntime, Result, RuntimeCommand};
 
 /// The static shell whose links make a root file system.
 const BUSYBOX: &str = "/bin/busybox";
-const APPLETS: [&str; 12] =
-    ["sh", "echo", "true", "false", "sleep", "setsid", "cat", "kill", "head", "yes", "ls", "id"];
+const APPLETS: [&str; 14] = [
+    "sh", "echo", "true", "false", "sleep", "setsid", "cat", "kill", "head", "yes", "ls", "id", "stty", "tty",
+];
 /// How long a create, or a process's end after a signal, may take here.
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -113,6 +114,7 @@ impl Fixture for ProgramFixture {
             "mounts": [
                 { "destination": "/proc", "type": "proc", "source": "proc" },
                 { "destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755", "size=1m"] },
+                { "destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": ["newinstance", "ptmxmode=0666", "mode=0620"] },
             ],
             "linux": {
                 "cgroupsPath": self.cgroup.join(id),

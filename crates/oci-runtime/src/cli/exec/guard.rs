@@ -9,8 +9,8 @@ use hull_cgroups::{Cgroups, ExecScope, Mode};
 use hull_failpoint::failpoint;
 use hull_process::{Child, ExitStatus, Pidfd, ProcessId, reaper};
 
-use super::{CliRuntime, Execs, Flavor, VERB, io_error};
-use crate::{Error, ExecRequest, Result};
+use super::{CliRuntime, Execs, Flavor, Place, VERB, io_error, leftovers, write};
+use crate::{Error, Result};
 
 const SIGKILL: i32 = 9;
 /// How long a runtime may go on that nobody waits for any more.
@@ -49,16 +49,17 @@ struct Cgroup {
 
 impl Tree {
     /// Nothing is made yet.
-    pub(super) fn new<F: Flavor>(runtime: &CliRuntime<F>, request: &ExecRequest) -> Self {
+    pub(super) fn new<F: Flavor>(runtime: &CliRuntime<F>, place: Place<'_>) -> Self {
         let config = &runtime.runner.config;
-        let cgroup = config.cgroups.as_ref().zip(request.cgroup.as_ref());
-        let dir = request.work_dir.join(format!("exec-{}", request.exec_id));
+        let cgroup = config.cgroups.as_ref().zip(place.cgroup);
+        let name = leftovers::name_of(place.exec_id);
+        let dir = place.work_dir.join(&name);
         let belongings = Belongings {
-            container: request.id.clone(),
+            container: place.id.to_owned(),
             cgroup: cgroup.map(|(cgroups, container)| Cgroup {
                 cgroups: cgroups.clone(),
-                container: container.clone(),
-                name: format!("exec-{}", request.exec_id),
+                container: container.to_owned(),
+                name,
             }),
             process_file: dir.join("process.json"),
             pid_file: dir.join("pid"),
@@ -75,11 +76,36 @@ impl Tree {
 
     /// Makes the exec's directory. What a daemon that was killed left of an exec by the same name goes.
     pub(super) fn make_dir(&self) -> Result<()> {
-        let Some(dir) = self.belongings.as_ref().map(|own| &own.dir) else { return Ok(()) };
+        let Some(own) = &self.belongings else { return Ok(()) };
+        let dir = &own.dir;
         failpoint!("oci.exec.mkdir")
             .and_then(|()| remove_dir(dir))
             .and_then(|()| std::fs::DirBuilder::new().mode(0o700).create(dir))
-            .map_err(|source| io_error(format!("making the directory {}", dir.display()), source))
+            .map_err(|source| io_error(format!("making the directory {}", dir.display()), source))?;
+        match &own.cgroup {
+            // Before there is a cgroup: who finds the directory after a crash knows where to look for one.
+            Some(cgroup) => write(&leftovers::cgroup_file(dir), cgroup.path().as_os_str().as_encoded_bytes()),
+            None => Ok(()),
+        }
+    }
+
+    /// The exec's directory.
+    pub(super) fn dir(&self) -> &Path {
+        self.belongings.as_ref().map_or(Path::new(""), |own| &own.dir)
+    }
+
+    /// Sends a signal to every process that can be found.
+    pub(super) fn signal(&self, signal: i32) {
+        if let Some(own) = &self.belongings {
+            own.signal(signal);
+        }
+    }
+
+    /// Whether a process lives in the exec's cgroup; without one nobody can tell.
+    pub(super) fn is_populated(&self) -> bool {
+        let cgroup = self.belongings.as_ref().and_then(|own| own.cgroup.as_ref());
+        // What cannot be looked at is not taken for empty.
+        cgroup.is_some_and(|cgroup| !matches!(cgroup.cgroups.is_populated(&cgroup.path()), Ok(false)))
     }
 
     /// The runtime was started.
@@ -193,14 +219,20 @@ impl Belongings {
 
     /// Signals what can be found, without waiting.
     fn kill_now(&self) {
+        self.signal(SIGKILL);
+    }
+
+    fn signal(&self, signal: i32) {
         if let Some(cgroup) = &self.cgroup {
             for pid in cgroup.cgroups.processes(&cgroup.path()).unwrap_or_default() {
-                kill(pid);
+                send(pid, signal);
             }
         }
         // The cgroup may be empty yet: the runtime moves the process there a little after it made it.
-        if let Some(pid) = self.pid.or_else(|| self.read_pid().ok()) {
-            kill_group_of(pid);
+        if let Some(pid) = self.pid.or_else(|| self.read_pid().ok())
+            && (signal == SIGKILL || self.cgroup.is_none())
+        {
+            signal_group_of(pid, signal);
         }
     }
 
@@ -210,7 +242,7 @@ impl Belongings {
         }
         let pid = self.pid.or_else(|| self.read_pid().ok());
         if let Some(pid) = pid {
-            kill_group_of(pid);
+            signal_group_of(pid, SIGKILL);
         }
         if let Some(cgroup) = &self.cgroup {
             let path = cgroup.path();
@@ -289,37 +321,42 @@ impl Cgroup {
 }
 
 /// Removes a directory with all that is in it; a missing one is a success.
-fn remove_dir(dir: &Path) -> std::io::Result<()> {
+pub(super) fn remove_dir(dir: &Path) -> std::io::Result<()> {
     match std::fs::remove_dir_all(dir) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
 }
 
-/// Kills one process, by pidfd, so that nobody else is hit.
-fn kill(pid: i32) {
+/// Signals one process, by pidfd, so that nobody else is hit.
+fn send(pid: i32, signal: i32) {
     if let Some(process) = ProcessId::of(pid)
         && let Ok(Some(held)) = Pidfd::open(process)
-        && let Err(error) = held.send_signal(SIGKILL)
+        && let Err(error) = held.send_signal(signal)
     {
-        tracing::warn!(pid, error = &error as &dyn std::error::Error, "cannot kill a process of an exec");
+        tracing::warn!(
+            pid,
+            signal,
+            error = &error as &dyn std::error::Error,
+            "cannot signal a process of an exec"
+        );
     }
 }
 
-/// Kills the process and its group. Its group is not its own pid with crun, whose intermediate process
+/// Signals the process and its group. Its group is not its own pid with crun, whose intermediate process
 /// leads the session; it is never ours, because runtimes start processes in new sessions.
-fn kill_group_of(pid: i32) {
+fn signal_group_of(pid: i32, signal: i32) {
     use rustix::process::{Pid, Signal, getpgid, kill_process_group};
-    // Asked before the process is killed: a reaped one has no group any more.
+    // Asked before the process is signalled: a reaped one has no group any more.
     let group = Pid::from_raw(pid).and_then(|pid| getpgid(Some(pid)).ok());
     let own = getpgid(None).ok();
-    if let Some(group) = group
+    if let (Some(group), Some(signal)) = (group, Signal::from_named_raw(signal))
         && group.as_raw_nonzero().get() > 1
         && Some(group) != own
     {
-        let _ = kill_process_group(group, Signal::KILL);
+        let _ = kill_process_group(group, signal);
     }
-    kill(pid);
+    send(pid, signal);
 }
 
 fn other(error: hull_cgroups::Error) -> std::io::Error {
