@@ -74,6 +74,16 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: ImageCommand,
     },
+    /// Clients of exec, attach and port-forward. Without a command: list them.
+    Sessions {
+        #[command(flatten)]
+        place: Where,
+        /// Print a document for programs.
+        #[arg(long)]
+        json: bool,
+        #[command(subcommand)]
+        command: Option<SessionsCommand>,
+    },
     /// Print the completions for a shell.
     Completion {
         /// For which shell.
@@ -113,6 +123,16 @@ pub(crate) enum ImageCommand {
         /// The configuration file of the daemon that keeps the images.
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
+    },
+}
+
+/// What to do with sessions.
+#[derive(Debug, Subcommand)]
+pub(crate) enum SessionsCommand {
+    /// End a session: a process that was exec'd is killed with its tree, a connection is closed.
+    Kill {
+        /// Its number, as listed.
+        id: u64,
     },
 }
 

@@ -103,6 +103,14 @@ impl Server {
         &self.mocks
     }
 
+    /// Reads again what can be read while it runs: the TLS files of streaming.
+    ///
+    /// # Errors
+    /// They cannot be used; what was read before stays.
+    pub async fn reload(&self) -> Result<()> {
+        streaming::reload(&self.ctx).await
+    }
+
     /// Waits until serving ends by itself, which it does not unless something is broken.
     ///
     /// # Errors

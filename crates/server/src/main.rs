@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use arguments::{Arguments, Command, ImageCommand, OpsCommand};
+use arguments::{Arguments, Command, ImageCommand, OpsCommand, SessionsCommand};
 
 fn main() -> ExitCode {
     // Before anything makes a thread: this may be the process that a pod's user namespace begins with.
@@ -39,6 +39,10 @@ fn main() -> ExitCode {
         },
         Command::Wipe { config, force } => {
             command::check::wipe(&arguments::Where { config, socket: None }, force)
+        }
+        Command::Sessions { place, json, command: None } => command::sessions::list(&place, json).map(done),
+        Command::Sessions { place, command: Some(SessionsCommand::Kill { id }), .. } => {
+            command::sessions::kill(&place, id).map(done)
         }
         Command::Completion { shell } => command::completion::print(shell).map(done),
     };

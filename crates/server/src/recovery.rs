@@ -10,12 +10,14 @@
 //! record stopping            -> its stop is taken up again
 //! record ready, boot differs -> not ready, network released
 //! container created/running  -> watched again; ended meanwhile: exited, with the code from the exit file
+//! exec or session that ran   -> killed: nobody has its streams any more
 //! container created, but the runtime says running -> running (its start was not recorded)
 //! attachment without a pod   -> released
 //! network has more than that -> collected, in the background
 //! directory without a record -> deleted
 //! ```
 
+mod execs;
 mod orphans;
 
 use std::sync::Arc;
@@ -52,6 +54,7 @@ pub(crate) async fn recover(ctx: &Context) -> Result<()> {
     side_by_side(ctx, containers, container_record).await;
     side_by_side(ctx, sandboxes, sandbox_record).await;
     side_by_side(ctx, attachments, attachment_record).await;
+    execs::end(ctx).await;
     orphans::delete(ctx, &known_containers).await;
     ctx.tasks.spawn(collect_network_garbage(ctx.clone(), known));
     Ok(())

@@ -193,7 +193,12 @@ impl Sessions {
 
     /// Tells all sessions of a container or sandbox to end; how many there were.
     pub fn kill_target(&self, target: &str) -> usize {
-        self.end(EndReason::Killed, |info| info.target == target)
+        self.kill_where(|info| info.target == target)
+    }
+
+    /// Tells all sessions to end of which `which` says so; how many there were. It is asked under a lock.
+    pub fn kill_where(&self, which: impl Fn(&SessionInfo) -> bool) -> usize {
+        self.end(EndReason::Killed, which)
     }
 
     pub(crate) fn end_all(&self, reason: EndReason) {
@@ -241,11 +246,16 @@ impl Sessions {
             bytes_out: 0,
             ending: None,
         };
-        let (kind, target, command) = (info.kind, &info.target, &info.command);
-        tracing::info!(session = id, %kind, target, ?command, %peer, ?transport, "session began");
+        let (kind, target, command) = (info.kind, &info.target, shown(&info.command));
+        tracing::info!(session = id, %kind, target, command, %peer, ?transport, "session began");
         let (activity, ending) = (Arc::new(Activity::default()), Ending::default());
-        let session =
-            Session { id, sessions: self.clone(), activity: Arc::clone(&activity), ending: ending.clone() };
+        let session = Session {
+            id,
+            sessions: self.clone(),
+            activity: Arc::clone(&activity),
+            ending: ending.clone(),
+            outcome: OnceLock::new(),
+        };
         self.lock().insert(id, Entry { info, activity, ending });
         session
     }
@@ -262,9 +272,16 @@ pub(crate) struct Session {
     sessions: Sessions,
     pub(crate) activity: Arc<Activity>,
     pub(crate) ending: Ending,
+    /// How it went, for the log.
+    outcome: OnceLock<String>,
 }
 
 impl Session {
+    /// What the log tells at the session's end; the first word stays.
+    pub(crate) fn note_outcome(&self, outcome: String) {
+        let _ = self.outcome.set(outcome);
+    }
+
     /// Starts a task that is aborted when its handle is dropped. The server waits for it before it is shut down.
     pub(crate) fn spawn<F>(&self, task: F) -> AbortOnDropHandle<F::Output>
     where
@@ -284,8 +301,21 @@ impl Drop for Session {
         let Some(entry) = self.sessions.lock().remove(&self.id) else { return };
         let SessionInfo { id, kind, target, bytes_in, bytes_out, ending, .. } = entry.info();
         let seconds = entry.activity.start.elapsed().as_secs_f64();
-        tracing::info!(session = id, %kind, target, bytes_in, bytes_out, seconds, ?ending, "session ended");
+        let outcome = self.outcome.get().map_or("", String::as_str);
+        tracing::info!(session = id, %kind, target, outcome, bytes_in, bytes_out, seconds, ?ending, "session ended");
     }
+}
+
+/// A command for the log: whole where it is short, for who has to know what was done; a script passed as an argument
+/// by its beginning.
+fn shown(command: &[String]) -> String {
+    const MOST: usize = 256;
+    let mut text = command.join(" ");
+    if text.len() > MOST {
+        text.truncate(text.floor_char_boundary(MOST));
+        text.push_str(" [cut]");
+    }
+    text
 }
 
 #[cfg(test)]
@@ -333,6 +363,22 @@ mod tests {
         drop((first, second, third));
         assert!(sessions.list().is_empty());
         assert_eq!(begin(&sessions, "a").id, 4);
+    }
+
+    #[test]
+    fn a_long_command_is_logged_by_its_beginning() {
+        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        assert_eq!(shown(&words(&["ls", "-l"])), "ls -l");
+        let long = shown(&words(&["sh", "-c", &"\u{e4}".repeat(1000)]));
+        assert!(long.ends_with(" [cut]") && long.len() < 300, "{long}");
+    }
+
+    #[tokio::test]
+    async fn some_are_killed_by_what_they_are() {
+        let sessions = Sessions::default();
+        let (first, second) = (begin(&sessions, "a"), begin(&sessions, "a"));
+        assert_eq!(sessions.kill_where(|info| info.id == second.id), 1);
+        assert_eq!((first.ending.reason(), second.ending.reason()), (None, Some(EndReason::Killed)));
     }
 
     #[tokio::test(start_paused = true)]

@@ -30,6 +30,15 @@ pub enum ExitStatus {
 }
 
 impl ExitStatus {
+    /// For the log.
+    pub(crate) fn in_words(&self) -> String {
+        match self {
+            Self::Code(code) => format!("exit code {code}"),
+            Self::Failed { message } => message.clone(),
+            Self::TimedOut { after } => format!("timed out after {after:?}"),
+        }
+    }
+
     /// A failure with its message.
     pub fn failed(message: impl Into<String>) -> Self {
         Self::Failed { message: message.into() }

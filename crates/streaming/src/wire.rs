@@ -76,9 +76,16 @@ impl Line {
     /// Waits for what ends a session from outside: the client left, nothing moves, somebody wants it. Not for
     /// what is read: the caller does that. The writer must not be awaited after this said that the client is gone.
     pub(crate) async fn cut(&mut self, session: &Session, timeouts: &Timeouts) -> EndReason {
-        let mut blocked = self.budget.blocked();
         tokio::select! {
             reason = session.ending.ended() => reason,
+            reason = self.lost(session, timeouts) => reason,
+        }
+    }
+
+    /// As [`Line::cut`], but for what somebody wants.
+    pub(crate) async fn lost(&mut self, session: &Session, timeouts: &Timeouts) -> EndReason {
+        let mut blocked = self.budget.blocked();
+        tokio::select! {
             _ = &mut self.writer => EndReason::ClientGone,
             () = left(&self.hangup, &mut blocked, &self.sign_of_life) => EndReason::ClientGone,
             () = session.activity.idle(timeouts.idle) => EndReason::Idle,

@@ -115,9 +115,10 @@ impl World {
         let arguments = ["sh", "-c", line].map(str::to_owned);
         for step in plan(&arguments).unwrap_or_default() {
             match step {
-                Step::Print(text) => self.print(id, &text).await?,
+                Step::Print(text) | Step::Complain(text) => self.print(id, &text).await?,
                 Step::Sleep(time) => tokio::time::sleep(time).await,
-                Step::Exit(_) => {}
+                // What a shell would start and what reads its input itself is not simulated here.
+                Step::Exit(_) | Step::Repeat(_) | Step::Copy | Step::Size | Step::Shell | Step::Deaf => {}
             }
         }
         Ok(())

@@ -7,6 +7,7 @@ pub(crate) mod completion;
 pub(crate) mod import;
 pub(crate) mod ops;
 pub(crate) mod serve;
+pub(crate) mod sessions;
 pub(crate) mod status;
 
 use std::io::Write;

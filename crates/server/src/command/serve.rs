@@ -16,7 +16,7 @@ const MOST_WORKERS: usize = 4;
 /// How long a thread for blocking work waits for more: its stack is memory too.
 const KEEP_THREADS: std::time::Duration = std::time::Duration::from_secs(2);
 
-/// Serves until SIGTERM or SIGINT.
+/// Serves until SIGTERM or SIGINT. SIGHUP reads again what can be.
 pub(crate) fn serve(file: Option<PathBuf>, backend: Option<&str>, dir: Option<PathBuf>) -> Result<()> {
     memory::limit_arenas();
     let config = config(file, backend, dir)?;
@@ -57,12 +57,19 @@ async fn run(config: Config) -> Result<()> {
     hull_process::reaper::install().context("become the reaper of orphaned processes")?;
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    let mut hangup = signal(SignalKind::hangup()).context("listen for SIGHUP")?;
     let mut server = Server::start(config).await?;
     tracing::info!(socket = %server.socket().display(), version = env!("CARGO_PKG_VERSION"), "serving");
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        error = server.failed() => return Err(error.into()),
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => match server.reload().await {
+                Ok(()) => tracing::info!("reloaded: the TLS files of streaming"),
+                Err(error) => tracing::error!(error = %hull_server::chain(&error), "not reloaded: the old files stay in use"),
+            },
+            error = server.failed() => return Err(error.into()),
+        }
     }
     tracing::info!("ending; containers live on");
     server.shutdown().await;

@@ -80,6 +80,7 @@ fn spawn(ctx: &Context, container: Arc<Container>, operation: Arc<Operation>) {
 /// The body; remove calls it too, with its patience at an end.
 pub(crate) async fn run(ctx: &Context, container: &Arc<Container>, operation: &Operation) -> Result<()> {
     container.execs.cancel();
+    crate::streaming::sessions::end_execs(ctx, container.id());
     match container.status().phase {
         ContainerPhase::Exited => return leftovers(ctx, container, operation).await,
         ContainerPhase::Creating => return Ok(()),

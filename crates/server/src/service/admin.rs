@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use hull_admin_api::v1;
 use hull_admin_api::v1::admin_server::Admin as AdminService;
 use hull_pod_network::NetworkStatus;
+use hull_streaming::{EndReason, SessionInfo, Transport};
 use tonic::{Request, Response, Status};
 
 use super::answer;
@@ -18,6 +19,7 @@ use crate::ledger::{Entry, Owed};
 use crate::model::{ContainerPhase, SandboxPhase};
 use crate::operation::list::{self, Listed};
 use crate::records::blocking;
+use crate::streaming::sessions;
 
 /// The service.
 #[derive(Debug, Clone)]
@@ -76,6 +78,19 @@ impl AdminService for Admin {
         let response =
             findings.map(|found| v1::CheckResponse { findings: found.into_iter().map(finding).collect() });
         answer("Check", response)
+    }
+
+    async fn list_sessions(&self, _: Request<v1::ListSessionsRequest>) -> Answer<v1::ListSessionsResponse> {
+        let sessions = sessions::list(&self.ctx).into_iter().map(session).collect();
+        answer("ListSessions", Ok(v1::ListSessionsResponse { sessions }))
+    }
+
+    async fn kill_session(
+        &self,
+        request: Request<v1::KillSessionRequest>,
+    ) -> Answer<v1::KillSessionResponse> {
+        let killed = sessions::kill(&self.ctx, request.get_ref().id);
+        answer("KillSession", killed.map(|()| v1::KillSessionResponse {}))
     }
 }
 
@@ -195,4 +210,31 @@ fn ms(time: Duration) -> u64 {
 
 fn number(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+fn session(info: SessionInfo) -> v1::Session {
+    let transport = match info.transport {
+        Transport::Spdy => "spdy",
+        Transport::WebSocket => "websocket",
+        Transport::TunnelledSpdy => "tunnelled-spdy",
+    };
+    let ending = match info.ending {
+        None => "",
+        Some(EndReason::ClientGone) => "client-gone",
+        Some(EndReason::Killed) => "killed",
+        Some(EndReason::Idle) => "idle",
+        Some(EndReason::Shutdown) => "shutdown",
+    };
+    v1::Session {
+        id: info.id,
+        kind: info.kind.to_string(),
+        target: info.target,
+        command: info.command,
+        client: info.peer.to_string(),
+        transport: transport.to_owned(),
+        age_ms: ms(info.since.elapsed().unwrap_or_default()),
+        bytes_in: info.bytes_in,
+        bytes_out: info.bytes_out,
+        ending: ending.to_owned(),
+    }
 }

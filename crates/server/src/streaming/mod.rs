@@ -11,6 +11,8 @@ pub(crate) mod attach;
 pub(crate) mod exec;
 pub(crate) mod forward;
 mod handler;
+pub(crate) mod sessions;
+mod talk;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -44,6 +46,14 @@ pub(crate) async fn start(ctx: &Context) -> Result<()> {
     // Set once: a daemon starts once.
     let _ = ctx.streaming.set(server);
     Ok(())
+}
+
+/// Reads the TLS files again; the old ones stay where the new ones cannot be used.
+pub(crate) async fn reload(ctx: &Context) -> Result<()> {
+    match ctx.streaming.get() {
+        Some(server) => Ok(server.reload_tls().await?),
+        None => Ok(()),
+    }
 }
 
 /// Ends every session.

@@ -9,14 +9,13 @@
 //!      over           the handler, then dropped        over
 //! ```
 //! A client that reads slowly gets everything, however long it takes: the process is over, and what waits is bounded.
-//! Unless the handler has called it too slow.
+//! Unless the handler has called it too slow, or somebody ends the session: then it has `close_linger`.
 
 pub(crate) mod spdy;
 pub(crate) mod ws;
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::config::Timeouts;
 use crate::handler::{Handler, Streams};
@@ -83,9 +82,17 @@ pub(crate) async fn conduct<W: Wire>(
     let reason = tokio::select! {
         status = &mut handler => {
             let status = status.unwrap_or_else(|error| broken(session, &error));
-            let patience = if session.activity.has_stalled() { timeouts.close_linger } else { Duration::MAX };
-            let goodbye = part(wire, line, session, timeouts, &status);
-            let _ = tokio::time::timeout(patience, goodbye).await;
+            session.note_outcome(status.in_words());
+            let patience = async {
+                if !session.activity.has_stalled() {
+                    session.ending.ended().await;
+                }
+                tokio::time::sleep(timeouts.close_linger).await;
+            };
+            tokio::select! {
+                () = part(wire, line, session, timeouts, &status) => {}
+                () = patience => {}
+            }
             return;
         }
         outcome = wire.run() => line.read_ended(session, outcome).await,
@@ -106,6 +113,7 @@ pub(crate) async fn conduct<W: Wire>(
             ExitStatus::failed("the session was ended")
         }
     };
+    session.note_outcome(status.in_words());
     if reason != EndReason::ClientGone {
         let goodbye = part(wire, line, session, timeouts, &status);
         let _ = tokio::time::timeout(timeouts.close_linger, goodbye).await;
@@ -146,7 +154,7 @@ async fn part<W: Wire>(
     tokio::select! {
         said = say => if said.is_err() { return },
         () = &mut hear => return,
-        _ = line.cut(session, timeouts), if session.ending.reason().is_none() => return,
+        _ = line.lost(session, timeouts) => return,
     }
     let written = async {
         // An error is the client's leaving.
@@ -157,6 +165,5 @@ async fn part<W: Wire>(
     tokio::select! {
         () = written => {}
         () = session.activity.idle(timeouts.idle) => {}
-        _ = session.ending.ended(), if session.ending.reason().is_none() => {}
     }
 }
