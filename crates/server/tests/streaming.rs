@@ -58,7 +58,6 @@ async fn urls_are_given_for_what_runs_and_nothing_else() {
 
     let refused = client.exec(exec(&id, &["true"])).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
-    assert_eq!(client.attach(attach(&id)).await.unwrap_err().code(), Code::FailedPrecondition);
     client.start_container(StartContainerRequest { container_id: id.clone() }).await.unwrap();
 
     let urls = [
@@ -97,6 +96,7 @@ async fn urls_are_given_for_what_runs_and_nothing_else() {
 
     client.stop_pod_sandbox(StopPodSandboxRequest { pod_sandbox_id: pod.clone() }).await.unwrap();
     assert_eq!(client.exec(exec(&id, &["true"])).await.unwrap_err().code(), Code::FailedPrecondition);
+    assert_eq!(client.attach(attach(&id)).await.unwrap_err().code(), Code::FailedPrecondition);
     let stopped = client.port_forward(forward(&pod, vec![80])).await.unwrap_err();
     assert_eq!(stopped.code(), Code::FailedPrecondition, "{stopped}");
     server.shutdown().await;
