@@ -265,38 +265,41 @@ impl<S: AsyncRead + AsyncWrite> Exec<S> {
         }
     }
 
-    /// Reads to the end, as a client does that closes once it has seen the good-bye. Checks the order of things:
-    /// nothing follows a stream's end, and output precedes the status.
+    /// Reads to the end; see [`outcome`].
     pub async fn finish(mut self) -> Outcome {
-        let mut outcome = Outcome::default();
-        let mut ended: Vec<u32> = Vec::new();
-        let (error, stdout) = (self.id("error"), self.ids.iter().find(|(name, _)| name == "stdout"));
-        let stdout = stdout.map_or(0, |(_, id)| *id);
-        loop {
-            match self.reader.next().await {
-                Frame::Data { stream, fin, bytes } => {
-                    assert!(!ended.contains(&stream), "data after the end of stream {stream}");
-                    if stream == error {
-                        assert!(
-                            stdout == 0 || ended.contains(&stdout),
-                            "the status came before the output's end"
-                        );
-                        outcome.error.push_str(std::str::from_utf8(&bytes).unwrap());
-                    } else if stream == stdout {
-                        outcome.stdout.extend(bytes);
-                    } else {
-                        outcome.stderr.extend(bytes);
-                    }
-                    if fin {
-                        ended.push(stream);
-                    }
-                }
-                Frame::GoAway { status: 0, .. } => break,
-                Frame::Reset { status: 5, .. } | Frame::Ping(_) => {}
-                other => panic!("{other:?}"),
-            }
-        }
-        assert!(ended.contains(&error), "the error stream was not ended");
-        outcome
+        outcome(&mut self.reader, &self.ids).await
     }
+}
+
+/// Reads streams with these ids by type to the end, as a client does that closes once it has seen the good-bye. Checks
+/// the order of things: nothing follows a stream's end, and output precedes the status.
+pub async fn outcome<S: AsyncRead>(reader: &mut Reader<S>, ids: &[(String, u32)]) -> Outcome {
+    let id = |name| ids.iter().find(|(own, _)| own == name).map_or(0, |(_, id)| *id);
+    let (error, stdout) = (id("error"), id("stdout"));
+    let mut outcome = Outcome::default();
+    let mut ended: Vec<u32> = Vec::new();
+    loop {
+        match reader.next().await {
+            Frame::Data { stream, fin, bytes } => {
+                assert!(!ended.contains(&stream), "data after the end of stream {stream}");
+                if stream == error {
+                    let is_told = stdout == 0 || ended.contains(&stdout);
+                    assert!(is_told, "the status came before the output's end");
+                    outcome.error.push_str(std::str::from_utf8(&bytes).unwrap());
+                } else if stream == stdout {
+                    outcome.stdout.extend(bytes);
+                } else {
+                    outcome.stderr.extend(bytes);
+                }
+                if fin {
+                    ended.push(stream);
+                }
+            }
+            Frame::GoAway { status: 0, .. } => break,
+            Frame::Reset { status: 5, .. } | Frame::Ping(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(ended.contains(&error), "the error stream was not ended");
+    outcome
 }
