@@ -19,6 +19,9 @@ mod config;
 mod error;
 mod exec;
 mod forward;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod handler;
 mod outlet;
 mod output;

@@ -54,7 +54,7 @@ impl Packet {
         &self.head[..self.head_length]
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn to_vec(&self) -> Vec<u8> {
         [self.head(), &self.body].concat()
     }

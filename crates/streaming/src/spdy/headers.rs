@@ -25,6 +25,12 @@ impl Headers {
         value.split('\0').next()
     }
 
+    /// Bytes of all names and values.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn size(&self) -> usize {
+        self.0.iter().map(|(name, value)| name.len() + value.len()).sum()
+    }
+
     fn parse(mut block: Bytes) -> Result<Self, HeaderError> {
         let count = number(&mut block)?;
         if count > MOST_HEADERS {
