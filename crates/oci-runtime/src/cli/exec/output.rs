@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use rustix::fs::Mode;
 use tokio::net::unix::pipe::{self, Receiver};
 
 use crate::ExecOutcome;
@@ -38,7 +39,13 @@ impl Collector {
         let (err_writer, err) = pipe::pipe()?;
         let stream = |pipe| Stream { pipe: Some(pipe), kept: Vec::new() };
         let collector = Self { stdout: stream(out), stderr: stream(err), room, truncated: false };
-        Ok((collector, out_writer.into_blocking_fd()?, err_writer.into_blocking_fd()?))
+        let (out, err) = (out_writer.into_blocking_fd()?, err_writer.into_blocking_fd()?);
+        for writer in [&out, &err] {
+            // Programs open /dev/stdout by name, and in a user namespace the runtime cannot give it to them. Who has
+            // no right to look at the process does not find it, whatever its mode.
+            rustix::fs::fchmod(writer, Mode::from_raw_mode(0o666))?;
+        }
+        Ok((collector, out, err))
     }
 
     /// Reads while `work` goes on. What has not been read at its end is left for [`Collector::drain`].
