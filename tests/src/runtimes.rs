@@ -21,6 +21,16 @@ pub fn real(dir: &Path, handler: &str) -> PathBuf {
     if handler == "crun" && !controllers.trim().is_empty() { crun_for_hybrid(dir, &program) } else { program }
 }
 
+/// A runc that can do what Debian's cannot: named by HULL_RUNC_CURRENT.
+///
+/// # Panics
+/// When it is named and not there.
+pub fn current_runc() -> Option<PathBuf> {
+    let path = PathBuf::from(std::env::var_os("HULL_RUNC_CURRENT")?);
+    assert!(path.is_file(), "HULL_RUNC_CURRENT={} is not there", path.display());
+    Some(path)
+}
+
 /// crun 1.8 refuses to create where `/sys/fs/cgroup/unified` offers controllers ("cgroups in hybrid mode
 /// not supported"). The wrapper hides that mount behind an empty tmpfs, in a mount namespace of its own;
 /// the rest of the tree keeps its propagation, which volumes need.

@@ -75,6 +75,7 @@ pub async fn all(subject: &dyn Subject) {
     bad_requests_make_nothing(subject).await;
     connections_are_made_and_keep_every_byte(subject).await;
     what_does_not_answer_is_told(subject).await;
+    a_user_namespace_of_nobody_is_in_no_list(subject).await;
     assert_eq!(subject.open().list().await.expect("list"), Vec::<String>::new(), "something was left behind");
 }
 
@@ -210,6 +211,16 @@ async fn a_user_namespace_is_one_of_them(subject: &dyn Subject) {
         manager.remove(&id(1)).await.expect("remove");
         assert!(matches!(manager.open(&id(1)).await, Err(Error::NotFound { .. })));
     }
+}
+
+async fn a_user_namespace_of_nobody_is_in_no_list(subject: &dyn Subject) {
+    let manager = subject.open();
+    let mappings = with_user(1).user.unwrap_or_default();
+    let made = manager.user_namespace(&mappings).await.expect("make one");
+    assert_eq!(manager.list().await.expect("list"), Vec::<String>::new());
+    drop(made);
+    let refused = manager.user_namespace(&UserMappings::default()).await;
+    assert!(matches!(refused, Err(Error::InvalidMapping { .. })), "{refused:?}");
 }
 
 async fn removing_is_idempotent(subject: &dyn Subject) {

@@ -29,6 +29,7 @@ mod request;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
@@ -49,6 +50,9 @@ pub trait NetNsManager: Debug + Send + Sync {
     /// Verifies that what is pinned for `id` really are namespaces and returns them.
     /// [`Error::NotFound`] if nothing is there, [`Error::NotANamespace`] if something else is.
     async fn open(&self, id: &str) -> Result<PodNamespaces>;
+
+    /// Makes a user namespace that nobody pins: it lives as long as the file is open.
+    async fn user_namespace(&self, mappings: &UserMappings) -> Result<File>;
 
     /// Verifies that `path` is a network namespace: a pinned one, or `/proc/PID/ns/net` where nothing is pinned.
     async fn open_path(&self, path: &Path) -> Result<NetNsPath>;

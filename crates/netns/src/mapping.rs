@@ -50,6 +50,17 @@ impl UserMappings {
     /// Checks what the kernel demands of both maps, and that root exists inside: it is who makes the other
     /// namespaces. [`Error::InvalidMapping`].
     pub fn validate(&self) -> Result<()> {
+        self.validate_ranges()?;
+        for (which, mappings) in [("uids", &self.uids), ("gids", &self.gids)] {
+            if on_host(mappings, 0).is_none() {
+                return Err(Error::InvalidMapping { which, problem: "id 0 is not mapped".to_owned() });
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks what the kernel demands of both maps, also of a mount's. [`Error::InvalidMapping`].
+    pub fn validate_ranges(&self) -> Result<()> {
         check("uids", &self.uids)?;
         check("gids", &self.gids)
     }
@@ -82,9 +93,6 @@ fn check(which: &'static str, mappings: &[IdMapping]) -> Result<()> {
                 return refuse(format!("range {index} overlaps another"));
             }
         }
-    }
-    if on_host(mappings, 0).is_none() {
-        return refuse("id 0 is not mapped".to_owned());
     }
     Ok(())
 }

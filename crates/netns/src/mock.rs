@@ -16,7 +16,10 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::request::{validate, validate_id};
-use crate::{Connection, CreateRequest, DialRequest, Error, NetNsManager, NetNsPath, PodNamespaces, Result};
+use crate::{
+    Connection, CreateRequest, DialRequest, Error, NetNsManager, NetNsPath, PodNamespaces, Result,
+    UserMappings,
+};
 
 /// What a simulated connection holds of what was sent and not yet read back.
 const ECHO_BUFFER: usize = 64 << 10;
@@ -75,7 +78,7 @@ impl MockNetNs {
         Ok(Self { file: Some(path), inner: Mutex::new(Inner { state, ..Inner::default() }) })
     }
 
-    /// Makes the next call of `op` (`create`, `open`, `open_path`, `remove`, `list`, `dial`) fail without an
+    /// Makes the next call of `op` (`create`, `open`, `open_path`, `user_namespace`, `remove`, `list`, `dial`) fail without an
     /// effect. Several are used up in order.
     pub fn fail_next(&self, op: &str, error: Error) {
         self.lock().failures.entry(op.to_owned()).or_default().push_back(error);
@@ -169,6 +172,14 @@ impl NetNsManager for MockNetNs {
             Some(Entry::Leftover) => Err(Error::NotANamespace { path: network_path(id), kind: "net" }),
             None => Err(Error::NotFound { path: network_path(id) }),
         }
+    }
+
+    /// A file that stands for one: it can be opened and tells nothing.
+    async fn user_namespace(&self, mappings: &UserMappings) -> Result<fs::File> {
+        mappings.validate()?;
+        self.begin("user_namespace").await?;
+        let path = Path::new("/dev/null");
+        fs::File::open(path).map_err(|source| Error::Io { step: "open", path: path.to_owned(), source })
     }
 
     async fn open_path(&self, path: &Path) -> Result<NetNsPath> {

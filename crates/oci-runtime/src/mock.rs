@@ -153,6 +153,7 @@ impl OciRuntime for MockRuntime {
         Ok(Some(Features {
             mount_options: ["ro", "rw", "rro"].map(str::to_owned).to_vec(),
             namespaces: namespaces.map(str::to_owned).to_vec(),
+            idmap_mounts: true,
             seccomp: true,
             ..Features::default()
         }))

@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::events::Events;
 use crate::layout::Layout;
 use crate::ledger::Ledger;
-use crate::model::{ContainerRecord, ContainerStatus, SandboxRecord, SandboxStatus};
+use crate::model::{ContainerRecord, ContainerStatus, SandboxMeta, SandboxRecord, SandboxStatus};
 use crate::node::Node;
 use crate::operation::{Jobs, Operation};
 use crate::probe::Probes;
@@ -119,6 +119,11 @@ impl Daemon {
             trim_due: AtomicBool::new(false),
             config,
         })
+    }
+
+    /// Who owns what is made for a pod: its root, by the host's ids.
+    pub(crate) fn owner(&self, meta: &SandboxMeta) -> (u32, u32) {
+        if self.node.gives_files() { meta.owner() } else { (0, 0) }
     }
 
     /// The handler of a name; the empty one is the default.

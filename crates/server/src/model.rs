@@ -17,10 +17,12 @@ use std::time::SystemTime;
 
 use hull_conmon_client::Monitored;
 use hull_cri_api::v1;
-use hull_netns::PodNamespaces;
+use hull_netns::{PodNamespaces, UserMappings};
 use hull_oci_runtime::Exit;
 use hull_pod_network::Attachment;
 use serde::{Deserialize, Serialize};
+
+use crate::spec::userns;
 
 /// The version of the records written by this daemon.
 pub(crate) const RECORD_VERSION: u32 = 1;
@@ -217,6 +219,17 @@ impl SandboxMeta {
             .and_then(|linux| linux.security_context.as_ref())
             .and_then(|context| context.namespace_options.clone())
             .unwrap_or_default()
+    }
+
+    /// The ids of its own user namespace.
+    pub(crate) fn users(&self) -> Option<UserMappings> {
+        userns::of_pod(&self.config)
+    }
+
+    /// The host's ids of its root: who owns what is made for it.
+    pub(crate) fn owner(&self) -> (u32, u32) {
+        let users = self.users().unwrap_or_default();
+        (users.host_uid(0).unwrap_or(0), users.host_gid(0).unwrap_or(0))
     }
 
     pub(crate) fn host_network(&self) -> bool {

@@ -4,13 +4,15 @@
 //! Status tells what is known so far, and never waits; a pod that depends on an answer waits for it.
 
 use std::collections::BTreeMap;
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use hull_netns::{IdMapping, UserMappings};
+use tokio::sync::{OnceCell, watch};
 
 use crate::config::{Config, RuntimeKind};
 use crate::context::Context;
-use crate::error::chain;
+use crate::error::{Error, chain};
 use crate::spec::{HandlerFacts, NodeFacts};
 
 /// Asking fails for a moment on a busy machine, or for good.
@@ -21,9 +23,16 @@ const RECURSIVE_SINCE: (u32, u32) = (5, 12);
 /// In less memory crun cannot start a process.
 const CRUN_MEMORY: i64 = 512 << 10;
 
+/// A user of its own on every machine, for a root that is made to see whether it can be.
+const PROBE_IDS: IdMapping = IdMapping { container_id: 0, host_id: 65534, length: 1 };
+
 /// The handlers' answers.
 #[derive(Debug)]
-pub(crate) struct Probes(BTreeMap<String, watch::Sender<Answer>>);
+pub(crate) struct Probes {
+    answers: BTreeMap<String, watch::Sender<Answer>>,
+    /// Whether roots can be made for user namespaces on this node.
+    mapped_roots: OnceCell<bool>,
+}
 
 #[derive(Debug, Clone, Copy)]
 struct Answer {
@@ -37,18 +46,19 @@ impl Probes {
     /// Nothing is asked yet: what every runtime can do is assumed.
     pub(crate) fn new(config: &Config) -> Self {
         let assumed = |kind| Answer { facts: assumed(kind), is_final: false };
-        let handlers = &config.runtime.handlers;
-        Self(handlers.iter().map(|(name, it)| (name.clone(), watch::Sender::new(assumed(it.kind)))).collect())
+        let handlers = config.runtime.handlers.iter();
+        let answers = handlers.map(|(name, it)| (name.clone(), watch::Sender::new(assumed(it.kind))));
+        Self { answers: answers.collect(), mapped_roots: OnceCell::new() }
     }
 
     /// What is known of a handler now.
     pub(crate) fn facts(&self, handler: &str) -> HandlerFacts {
-        self.0.get(handler).map_or_else(HandlerFacts::default, |answer| answer.borrow().facts)
+        self.answers.get(handler).map_or_else(HandlerFacts::default, |answer| answer.borrow().facts)
     }
 
     /// What is known of a handler when it has answered, or will not.
     pub(crate) async fn answered(&self, handler: &str) -> HandlerFacts {
-        let Some(answer) = self.0.get(handler) else { return HandlerFacts::default() };
+        let Some(answer) = self.answers.get(handler) else { return HandlerFacts::default() };
         let mut answer = answer.subscribe();
         // The sender lives in `self`: it cannot close while we wait.
         answer
@@ -79,14 +89,17 @@ pub(crate) fn spawn(ctx: &Context) {
 }
 
 async fn ask(ctx: &Context, name: &str) {
-    let (Ok((_, handler)), Some(answer)) = (ctx.handler("probe", name), ctx.probes.0.get(name)) else {
+    let (Ok((_, handler)), Some(answer)) = (ctx.handler("probe", name), ctx.probes.answers.get(name)) else {
         return;
     };
     let facts = answer.borrow().facts;
     for attempt in 1..=TRIES {
         match handler.runtime.features().await {
             Ok(features) => {
-                let facts = features.map_or(facts, |told| with(facts, &told, ctx.node.facts()));
+                let mut facts = features.map_or(facts, |told| with(facts, &told, ctx.node.facts()));
+                if facts.user_namespaces {
+                    facts.user_namespaces = *ctx.probes.mapped_roots.get_or_init(|| mapped_roots(ctx)).await;
+                }
                 answer.send_replace(Answer { facts, is_final: true });
                 tracing::debug!(handler = name, ?facts, "probed");
                 return;
@@ -105,7 +118,31 @@ fn with(assumed: HandlerFacts, told: &hull_oci_runtime::Features, node: &NodeFac
         seccomp: told.seccomp,
         recursive_read_only: told.mount_options.iter().any(|option| option == "rro")
             && node.kernel >= RECURSIVE_SINCE,
+        user_namespaces: told.idmap_mounts && told.namespaces.iter().any(|kind| kind == "user"),
         ..assumed
+    }
+}
+
+/// Whether containers' roots can have mapped ids: by making one.
+async fn mapped_roots(ctx: &Context) -> bool {
+    let made = async {
+        let users = UserMappings { uids: vec![PROBE_IDS], gids: vec![PROBE_IDS] };
+        let userns = ctx.netns.user_namespace(&users).await?;
+        let path = format!("/proc/self/fd/{}", userns.as_raw_fd());
+        Ok::<_, Error>(ctx.images.check_mapped_roots(path.as_ref()).await?)
+    };
+    match tokio::time::timeout(ctx.config.timeouts.runtime, made).await {
+        Ok(Ok(())) => true,
+        Ok(Err(error)) => {
+            tracing::info!(error = %chain(&error), "pods cannot have user namespaces on this node");
+            false
+        }
+        Err(_) => {
+            tracing::warn!(
+                "pods cannot have user namespaces: the node does not say in time whether it can map ids"
+            );
+            false
+        }
     }
 }
 
@@ -113,6 +150,17 @@ fn with(assumed: HandlerFacts, told: &hull_oci_runtime::Features, node: &NodeFac
 mod tests {
     use super::*;
     use crate::spec::tests::facts;
+
+    #[test]
+    fn user_namespaces_need_a_runtime_that_maps_mounts() {
+        let can = |idmap_mounts, kinds: &[&str]| {
+            let namespaces = kinds.iter().map(|it| (*it).to_owned()).collect();
+            let told = hull_oci_runtime::Features { idmap_mounts, namespaces, ..Default::default() };
+            with(assumed(RuntimeKind::Runc), &told, &facts()).user_namespaces
+        };
+        assert!(can(true, &["mount", "user"]));
+        assert!(!can(false, &["mount", "user"]) && !can(true, &["mount"]));
+    }
 
     #[test]
     fn recursive_read_only_needs_runtime_and_kernel() {

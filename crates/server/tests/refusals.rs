@@ -39,6 +39,12 @@ fn security(config: &mut ContainerConfig) -> &mut LinuxContainerSecurityContext 
     config.linux.get_or_insert_default().security_context.get_or_insert_default()
 }
 
+/// As the kubelet asks.
+fn users() -> UserNamespace {
+    let ids = vec![IdMapping { host_id: 100_000, container_id: 0, length: 65536 }];
+    UserNamespace { mode: 0, uids: ids.clone(), gids: ids }
+}
+
 fn resources(config: &mut ContainerConfig) -> &mut LinuxContainerResources {
     config.linux.get_or_insert_default().resources.get_or_insert_default()
 }
@@ -95,6 +101,16 @@ async fn pods() {
         ("userns_options.mode", |c| {
             let options = pod_security(c).namespace_options.get_or_insert_default();
             options.userns_options = Some(UserNamespace { mode: 1, ..Default::default() });
+        }),
+        ("namespace_options.ipc", |c| {
+            let options = pod_security(c).namespace_options.get_or_insert_default();
+            options.userns_options = Some(users());
+            options.ipc = 2;
+        }),
+        ("security_context.privileged", |c| {
+            let security = pod_security(c);
+            security.privileged = true;
+            security.namespace_options.get_or_insert_default().userns_options = Some(users());
         }),
         ("userns_options.uids", |c| {
             let options = pod_security(c).namespace_options.get_or_insert_default();
@@ -203,6 +219,11 @@ async fn containers() {
             let options = security(c).namespace_options.get_or_insert_default();
             options.userns_options = Some(UserNamespace { mode: 3, ..Default::default() });
         }),
+        ("userns_options", |c| {
+            let options = security(c).namespace_options.get_or_insert_default();
+            options.userns_options = Some(users());
+        }),
+        ("mounts.gidMappings", |c| mount(c, |m| m.uid_mappings = users().uids)),
     ];
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start_mock(dir.path()).await.unwrap();

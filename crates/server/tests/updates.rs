@@ -183,7 +183,7 @@ async fn what_the_handler_can_do_is_told() {
         }
     };
     let status = tokio::time::timeout(std::time::Duration::from_secs(20), asked).await.expect("probed");
-    assert!(status.runtime_handlers.iter().all(|it| !it.features.as_ref().unwrap().user_namespaces));
+    assert!(status.runtime_handlers.iter().all(|it| it.features.as_ref().unwrap().user_namespaces));
     assert!(status.features.unwrap().supplemental_groups_policy);
     server.shutdown().await;
 }

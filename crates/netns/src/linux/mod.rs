@@ -20,13 +20,17 @@ mod userns;
 mod verify;
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
 use crate::request::{Kind, validate, validate_id};
-use crate::{Connection, CreateRequest, DialRequest, Error, NetNsManager, NetNsPath, PodNamespaces, Result};
+use crate::{
+    Connection, CreateRequest, DialRequest, Error, NetNsManager, NetNsPath, PodNamespaces, Result,
+    UserMappings,
+};
 use busy::Busy;
 pub use enter::enter;
 
@@ -133,6 +137,15 @@ impl NetNsManager for LinuxNetNs {
 
     async fn open(&self, id: &str) -> Result<PodNamespaces> {
         self.alone(id, "open namespaces", verify::open_all).await
+    }
+
+    async fn user_namespace(&self, mappings: &UserMappings) -> Result<File> {
+        mappings.validate()?;
+        let (layout, mappings) = (Arc::clone(&self.layout), mappings.clone());
+        let made = blocking("make a user namespace by", layout.helper.program.clone(), move || {
+            userns::make(&layout.helper, &mappings, &[Kind::User])
+        });
+        made.await?.into_user().ok_or_else(|| Error::NotFound { path: PathBuf::from("/proc/self/ns/user") })
     }
 
     async fn open_path(&self, path: &Path) -> Result<NetNsPath> {

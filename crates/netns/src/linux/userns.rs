@@ -128,6 +128,11 @@ impl Made {
         Ok(())
     }
 
+    /// The user namespace alone.
+    pub(super) fn into_user(self) -> Option<File> {
+        self.files.into_iter().find(|(kind, _)| *kind == Kind::User).map(|(_, file)| file)
+    }
+
     /// What to bind-mount of a kind.
     pub(super) fn path(&self, wanted: Kind) -> Option<PathBuf> {
         let (_, file) = self.files.iter().find(|(kind, _)| *kind == wanted)?;

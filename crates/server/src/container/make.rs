@@ -15,6 +15,7 @@ use hull_conmon_client::Stdio;
 use hull_cri_api::v1;
 use hull_failpoint::failpoint;
 use hull_image_store::{Image, RootRequest};
+use hull_netns::UserMappings;
 use oci_spec::runtime::Spec;
 
 use crate::container::{teardown, watch};
@@ -22,7 +23,7 @@ use crate::context::{Context, Handler};
 use crate::error::{Error, Result};
 use crate::layout::make_dir;
 use crate::ledger::{self, Owed};
-use crate::model::{ContainerMeta, ContainerPhase, User};
+use crate::model::{ContainerMeta, ContainerPhase, ContainerStatus, SandboxMeta, User};
 use crate::operation::Operation;
 use crate::records::blocking;
 use crate::sandbox::pause;
@@ -80,12 +81,16 @@ async fn make(
     let record = ctx.container_record(container, &status);
     operation.step("container.create.record", ctx.records.put_container(record)).await?;
     operation.step("container.create.files", files(ctx, meta)).await?;
-    let root =
-        RootRequest { image_id: image.id.clone(), dir: ctx.layout.container_dir(&meta.id), userns: None };
+    let userns = sandbox.status().namespaces.user.clone();
+    let root = RootRequest {
+        image_id: image.id.clone(),
+        dir: ctx.layout.container_dir(&meta.id),
+        userns: userns.clone(),
+    };
     let rootfs = operation.step("container.create.root", ctx.images.prepare_root(&root)).await?;
     let images = match meta.image_mounts.is_empty() {
         true => HashMap::new(),
-        false => operation.step("container.create.images", image_mounts(ctx, meta)).await?,
+        false => operation.step("container.create.images", image_mounts(ctx, meta, userns)).await?,
     };
     // Looks at volumes, which may hang, and makes nothing that an undo would have to know.
     let volumes = ctx.config.timeouts.volume;
@@ -101,6 +106,7 @@ async fn make(
     let backstop = deadline + Duration::from_secs(15);
     status.monitored =
         Some(operation.stage("container.create.monitor", backstop, handler.monitor.create(&create)).await?);
+    give_streams(ctx, &sandbox.meta, &status).await;
     status.phase = ContainerPhase::Created;
     let created = ctx.change_container(container, |current| {
         status.claimed = operation.has_waiters() && !operation.is_cancelled();
@@ -116,6 +122,24 @@ async fn make(
     }
     watch::spawn(ctx, container);
     Ok(())
+}
+
+/// In a user namespace the runtime cannot give them to the process. One that never opens them by name does well without.
+async fn give_streams(ctx: &Context, sandbox: &SandboxMeta, status: &ContainerStatus) {
+    let (Some(users), Some(user), Some(monitored)) = (sandbox.users(), &status.user, &status.monitored)
+    else {
+        return;
+    };
+    let owner = |id: i64, host: fn(&UserMappings, u32) -> Option<u32>| {
+        u32::try_from(id).ok().and_then(|id| host(&users, id))
+    };
+    let uid = owner(user.uid, UserMappings::host_uid);
+    let gid = owner(user.gid, UserMappings::host_gid);
+    let (Some(uid), Some(gid)) = (uid, gid) else { return };
+    let pid = monitored.process.pid;
+    if let Err(error) = ctx.node.give_streams(pid, (uid, gid)).await {
+        tracing::warn!(pid, error = %crate::error::chain(&error), "the container cannot open /dev/stdout by name");
+    }
 }
 
 async fn files(ctx: &Context, meta: &ContainerMeta) -> Result<()> {
@@ -147,11 +171,15 @@ struct Roots {
 
 /// Images as volumes: roots as containers have them, which are bound read-only, so that nothing is ever written
 /// into their upper directories.
-async fn image_mounts(ctx: &Context, meta: &ContainerMeta) -> Result<HashMap<usize, PathBuf>> {
+async fn image_mounts(
+    ctx: &Context,
+    meta: &ContainerMeta,
+    userns: Option<PathBuf>,
+) -> Result<HashMap<usize, PathBuf>> {
     let mut roots = HashMap::new();
     for mount in &meta.image_mounts {
         let dir = ctx.layout.image_mount(&meta.id, mount.index);
-        let root = RootRequest { image_id: mount.image_id.clone(), dir, userns: None };
+        let root = RootRequest { image_id: mount.image_id.clone(), dir, userns: userns.clone() };
         roots.insert(mount.index, ctx.images.prepare_root(&root).await?);
     }
     Ok(roots)
@@ -188,8 +216,10 @@ async fn spec_of(
         let want = spec::UserRequest::new(config, &image.config)?;
         let user = spec::resolve_user(&roots.own, want)?;
         let never_made = &ctx.config.containers.host_paths_not_made;
-        let mounts = spec::resolve_mounts(&config.mounts, &roots.images, facts, &handler, never_made)?;
-        spec::make_volumes(&roots.own, &image.config.volumes)?;
+        let users = sandbox.meta.users();
+        let mounts =
+            spec::resolve_mounts(&config.mounts, &roots.images, users.as_ref(), facts, &handler, never_made)?;
+        spec::make_volumes(&roots.own, &image.config.volumes, ctx.owner(&sandbox.meta))?;
         let privileged = config
             .linux
             .as_ref()
@@ -241,7 +271,8 @@ async fn spec_of(
 
 /// What the handler can do. Only a container that asks for what not every runtime can waits for the answer.
 async fn can(ctx: &Context, meta: &ContainerMeta) -> HandlerFacts {
-    if meta.config.mounts.iter().any(|mount| mount.recursive_read_only) {
+    let asks = |mount: &v1::Mount| mount.recursive_read_only || !mount.uid_mappings.is_empty();
+    if meta.config.mounts.iter().any(asks) {
         return ctx.probes.answered(&meta.handler).await;
     }
     ctx.probes.facts(&meta.handler)

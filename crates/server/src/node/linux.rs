@@ -11,6 +11,7 @@ use hull_cgroups::{Cgroups, Limits, Stats};
 use hull_failpoint::failpoint;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 
 use super::Node;
 use crate::error::{Error, Result};
@@ -46,20 +47,33 @@ impl Node for LinuxNode {
         &self.facts
     }
 
+    fn gives_files(&self) -> bool {
+        true
+    }
+
     fn hostname(&self) -> String {
         nix::unistd::gethostname()
             .map_or_else(|_| "localhost".to_owned(), |name| name.to_string_lossy().into_owned())
     }
 
-    async fn mount_shm(&self, dir: &Path, size: u64) -> Result<()> {
+    async fn mount_shm(&self, dir: &Path, size: u64, (uid, gid): (u32, u32)) -> Result<()> {
         let dir = dir.to_owned();
         blocking(move || {
             let context = || format!("mount tmpfs on {}", dir.display());
             failpoint!("node.shm.mount").map_err(|e| Error::io(context(), e))?;
             let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-            let data = format!("mode=1777,size={size}");
+            let data = format!("mode=1777,size={size},uid={uid},gid={gid}");
             mount(Some("shm"), &dir, Some("tmpfs"), flags, Some(data.as_str()))
                 .map_err(|e| Error::io(context(), e.into()))
+        })
+        .await
+    }
+
+    async fn give_streams(&self, pid: i32, owner: (u32, u32)) -> Result<()> {
+        blocking(move || {
+            let context = || format!("give the streams of process {pid} to user {}", owner.0);
+            failpoint!("node.streams.chown").map_err(|e| Error::io(context(), e))?;
+            (0..3).try_for_each(|fd| give_pipe(pid, fd, owner)).map_err(|e| Error::io(context(), e.into()))
         })
         .await
     }
@@ -193,6 +207,21 @@ impl Node for LinuxNode {
         })
         .await
     }
+}
+
+/// What is no pipe (`/dev/null`, a terminal) is left as it is.
+fn give_pipe(pid: i32, fd: u32, (uid, gid): (u32, u32)) -> rustix::io::Result<()> {
+    let link = format!("/proc/{pid}/fd/{fd}");
+    let stream = match rustix::fs::open(link, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
+        Err(rustix::io::Errno::NOENT) => return Ok(()),
+        stream => stream?,
+    };
+    let stat = rustix::fs::fstat(&stream)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::Fifo {
+        return Ok(());
+    }
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    rustix::fs::chownat(&stream, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)
 }
 
 /// Pods that come and go side by side may take a shared parent away so often, and not oftener.

@@ -40,12 +40,21 @@ impl Node for MemoryNode {
         &self.facts
     }
 
+    /// It runs as anybody.
+    fn gives_files(&self) -> bool {
+        false
+    }
+
     fn hostname(&self) -> String {
         "mock-node".to_owned()
     }
 
-    async fn mount_shm(&self, _dir: &Path, _size: u64) -> Result<()> {
+    async fn mount_shm(&self, _dir: &Path, _size: u64, _owner: (u32, u32)) -> Result<()> {
         point("node.shm.mount").await
+    }
+
+    async fn give_streams(&self, _pid: i32, _owner: (u32, u32)) -> Result<()> {
+        point("node.streams.chown").await
     }
 
     async fn unmount(&self, _dir: &Path) -> Result<()> {

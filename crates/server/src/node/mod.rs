@@ -27,11 +27,18 @@ pub(crate) trait Node: Debug + Send + Sync {
     /// What the OCI spec of a container depends on.
     fn facts(&self) -> &NodeFacts;
 
+    /// Whether files can be given to the ids of pods' user namespaces.
+    fn gives_files(&self) -> bool;
+
     /// The node's own host name.
     fn hostname(&self) -> String;
 
-    /// Mounts a tmpfs for a pod's `/dev/shm` on an existing directory.
-    async fn mount_shm(&self, dir: &Path, size: u64) -> Result<()>;
+    /// Mounts a tmpfs for a pod's `/dev/shm` on an existing directory, whose user and group these are.
+    async fn mount_shm(&self, dir: &Path, size: u64, owner: (u32, u32)) -> Result<()>;
+
+    /// Gives the pipes that are a process's standard streams to a user and group, for programs that open
+    /// `/dev/stdout`. Without a user namespace the OCI runtime does it; in one it has no right to.
+    async fn give_streams(&self, pid: i32, owner: (u32, u32)) -> Result<()>;
 
     /// Unmounts whatever is mounted there, as often as needed. Idempotent.
     async fn unmount(&self, dir: &Path) -> Result<()>;

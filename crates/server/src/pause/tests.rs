@@ -8,7 +8,13 @@ use super::*;
 /// Starts the program, as an ordinary process.
 fn start(dir: &Path) -> Child {
     write_root(dir).unwrap();
-    Command::new(dir.join(PROGRAM_NAME)).stdin(Stdio::null()).spawn().unwrap()
+    loop {
+        match Command::new(dir.join(PROGRAM_NAME)).stdin(Stdio::null()).spawn() {
+            // A process that another test is just starting has the file open for writing until its own exec.
+            Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => std::thread::yield_now(),
+            started => return started.unwrap(),
+        }
+    }
 }
 
 fn signal(child: &Child, signal: nix::sys::signal::Signal) {

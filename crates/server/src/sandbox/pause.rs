@@ -40,6 +40,7 @@ pub(crate) async fn prepare(ctx: &Context, meta: &SandboxMeta, namespaces: &PodN
         sandbox_id: &meta.id,
         rootfs: &root,
         namespaces,
+        users: meta.users().as_ref(),
         cgroups_path: &cgroup(meta),
         facts: ctx.node.facts(),
         seccomp: ctx.probes.facts(&meta.handler).seccomp,

@@ -195,17 +195,29 @@ fn namespaces(linux: &v1::LinuxPodSandboxConfig) -> Result<()> {
     if mode("pid", options.pid)? == v1::NamespaceMode::Target {
         return Err(invalid(OPERATION, &format!("{field}.pid"), "TARGET is for containers"));
     }
-    match &options.userns_options {
-        Some(user) => user_namespace(user, mode("userns_options.mode", user.mode)?),
-        None => Ok(()),
+    let Some(user) = &options.userns_options else { return Ok(()) };
+    if !has_user_namespace(user, mode("userns_options.mode", user.mode)?)? {
+        return Ok(());
     }
+    // On the host's network is fine: what the pod may do there is what anybody may.
+    for (name, value) in [("pid", options.pid), ("ipc", options.ipc)] {
+        if value == v1::NamespaceMode::Node as i32 {
+            let problem = "must not be NODE for a pod with a user namespace of its own";
+            return Err(invalid(OPERATION, &format!("{field}.{name}"), problem));
+        }
+    }
+    if linux.security_context.as_ref().is_some_and(|context| context.privileged) {
+        let problem = "a pod with a user namespace of its own cannot be privileged";
+        return Err(invalid(OPERATION, "config.linux.security_context.privileged", problem));
+    }
+    Ok(())
 }
 
-/// What can never be is told apart from what is not made yet.
-fn user_namespace(user: &v1::UserNamespace, mode: v1::NamespaceMode) -> Result<()> {
+/// Whether the pod has one of its own, as it says well.
+fn has_user_namespace(user: &v1::UserNamespace, mode: v1::NamespaceMode) -> Result<bool> {
     let field = "config.linux.security_context.namespace_options.userns_options";
     match mode {
-        v1::NamespaceMode::Node if user.uids.is_empty() && user.gids.is_empty() => return Ok(()),
+        v1::NamespaceMode::Node if user.uids.is_empty() && user.gids.is_empty() => return Ok(false),
         v1::NamespaceMode::Node => {
             return Err(invalid(OPERATION, field, "NODE is the host's user namespace and takes no mappings"));
         }
@@ -227,9 +239,7 @@ fn user_namespace(user: &v1::UserNamespace, mode: v1::NamespaceMode) -> Result<(
             return Err(invalid(OPERATION, &field, "goes beyond the largest id of the host"));
         }
     }
-    Err(Error::Unimplemented {
-        what: "a user namespace for a pod (userns_options mode POD; set hostUsers: true)".to_owned(),
-    })
+    Ok(true)
 }
 
 fn port_mappings(config: &v1::PodSandboxConfig) -> Result<Vec<PortMapping>> {
@@ -417,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn user_namespaces_that_cannot_be_are_told_from_those_that_are_not_made_yet() {
+    fn user_namespaces_that_cannot_be_are_refused_by_name() {
         let mapping = |container_id, length| v1::IdMapping { host_id: 100_000, container_id, length };
         let options = |mode, uids: &[v1::IdMapping], gids: &[v1::IdMapping]| {
             let userns_options = Some(v1::UserNamespace { mode, uids: uids.to_vec(), gids: gids.to_vec() });
@@ -431,7 +441,9 @@ mod tests {
         };
         let good = [mapping(0, 65536)];
         assert!(options(2, &[], &[]).is_ok());
-        assert!(matches!(options(0, &good, &good), Err(Error::Unimplemented { .. })));
+        assert!(options(0, &good, &good).is_ok());
+        // Users and groups need not be the same.
+        assert!(options(0, &good, &[mapping(0, 10)]).is_ok());
         let odd = v1::IdMapping { host_id: u32::MAX, container_id: 0, length: 2 };
         for (result, problem) in [
             (options(1, &good, &good), "mode: must be POD or NODE"),
@@ -447,6 +459,36 @@ mod tests {
             let error = result.unwrap_err();
             assert!(matches!(error, Error::InvalidArgument { .. }), "{error}");
             assert!(error.to_string().contains(problem), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_user_namespace_is_not_with_what_is_the_hosts() {
+        let check = |change: fn(&mut v1::LinuxSandboxSecurityContext)| {
+            let ids = vec![v1::IdMapping { host_id: 100_000, container_id: 0, length: 65536 }];
+            let user = v1::UserNamespace { mode: 0, uids: ids.clone(), gids: ids };
+            let options = v1::NamespaceOption { userns_options: Some(user), ..Default::default() };
+            let mut security =
+                v1::LinuxSandboxSecurityContext { namespace_options: Some(options), ..Default::default() };
+            change(&mut security);
+            let linux = v1::LinuxPodSandboxConfig { security_context: Some(security), ..Default::default() };
+            validate(&v1::PodSandboxConfig { linux: Some(linux), ..config() })
+        };
+        assert!(check(|it| it.namespace_options.as_mut().unwrap().network = 2).is_ok());
+        for (result, field) in [
+            (
+                check(|it| it.namespace_options.as_mut().unwrap().pid = 2),
+                "namespace_options.pid: must not be NODE",
+            ),
+            (
+                check(|it| it.namespace_options.as_mut().unwrap().ipc = 2),
+                "namespace_options.ipc: must not be NODE",
+            ),
+            (check(|it| it.privileged = true), "privileged: a pod with a user namespace"),
+        ] {
+            let error = result.unwrap_err();
+            assert!(matches!(error, Error::InvalidArgument { .. }), "{error}");
+            assert!(error.to_string().contains(field), "{error}");
         }
     }
 

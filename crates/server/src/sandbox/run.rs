@@ -30,6 +30,7 @@ use crate::model::{AttachmentRecord, SandboxMeta, SandboxPhase, SandboxStatus};
 use crate::operation::{Admission, Operation};
 use crate::records::blocking;
 use crate::sandbox::{pause, release, remove, request, teardown};
+use crate::spec::userns;
 use crate::store::{Found, Sandbox};
 
 const RPC: &str = "RunPodSandbox";
@@ -39,6 +40,7 @@ pub(crate) async fn run(ctx: &Context, request: v1::RunPodSandboxRequest) -> Res
     let config = request.config.ok_or_else(|| request::invalid(RPC, "config", "is missing"))?;
     let key = request::validate(&config)?;
     let (handler, _) = ctx.handler(RPC, &request.runtime_handler)?;
+    refuse_unless_able(ctx, &config, &handler).await?;
     let fingerprint = request::fingerprint(&config, &handler);
     loop {
         let meta = plan(ctx, &config, &request.runtime_handler, handler.clone())?;
@@ -76,6 +78,25 @@ pub(crate) async fn run(ctx: &Context, request: v1::RunPodSandboxRequest) -> Res
             }
         }
     }
+}
+
+/// Only a pod that asks for what not every handler can waits for the handler's answer.
+async fn refuse_unless_able(ctx: &Context, config: &v1::PodSandboxConfig, handler: &str) -> Result<()> {
+    if userns::of_pod(config).is_none() {
+        return Ok(());
+    }
+    let facts = tokio::select! {
+        () = ctx.shutdown.cancelled() => ctx.probes.facts(handler),
+        facts = ctx.probes.answered(handler) => facts,
+    };
+    if facts.user_namespaces {
+        return Ok(());
+    }
+    let what = format!(
+        "a user namespace for a pod of the runtime handler {handler:?}: the runtime (runc 1.2 and crun 1.9 can) or the \
+         file system of containers' roots (Linux 5.19) cannot map ids; set hostUsers: true, or choose another handler"
+    );
+    Err(Error::Unimplemented { what })
 }
 
 /// What to do with a finished sandbox that has the key: its id, or `None` to ask again.
@@ -242,7 +263,7 @@ fn namespaces(meta: &SandboxMeta) -> hull_netns::CreateRequest {
     let sysctls = meta.config.linux.as_ref().map(|linux| linux.sysctls.clone()).unwrap_or_default();
     hull_netns::CreateRequest {
         id: meta.id.clone(),
-        user: None,
+        user: meta.users(),
         network: own_network,
         ipc: own_ipc,
         uts: own_network,
@@ -274,7 +295,7 @@ async fn files(ctx: &Context, meta: &SandboxMeta) -> Result<()> {
     let resolv = (ctx.layout.resolv_conf(&meta.id), request::resolv_conf(meta.config.dns_config.as_ref()));
     let logs = log_directory(ctx, meta);
     let own_ipc = meta.namespace_options().ipc != v1::NamespaceMode::Node as i32;
-    let shm_ = shm.clone();
+    let (shm_, owner) = (shm.clone(), ctx.owner(meta));
     blocking(move || {
         let io = |path: &std::path::Path| {
             let context = format!("write {}", path.display());
@@ -286,25 +307,29 @@ async fn files(ctx: &Context, meta: &SandboxMeta) -> Result<()> {
         if own_ipc {
             make_dir(&shm_, 0o711).map_err(io(&shm_))?;
         }
-        write_readable(&hostname.0, hostname.1.as_bytes()).map_err(io(&hostname.0))?;
+        write_readable(&hostname.0, hostname.1.as_bytes(), owner).map_err(io(&hostname.0))?;
         let text = match resolv.1 {
             Some(text) => text,
             // A node without one has no resolver to offer.
             None => std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
         };
-        write_readable(&resolv.0, text.as_bytes()).map_err(io(&resolv.0))
+        write_readable(&resolv.0, text.as_bytes(), owner).map_err(io(&resolv.0))
     })
     .await?;
     if own_ipc {
-        ctx.node.mount_shm(&shm, ctx.config.containers.shm_size).await?;
+        ctx.node.mount_shm(&shm, ctx.config.containers.shm_size, owner).await?;
     }
     Ok(())
 }
 
-/// A file that every user of the pod may read, whatever the daemon's umask.
-fn write_readable(path: &std::path::Path, bytes: &[u8]) -> std::io::Result<()> {
+/// A file that every user of the pod may read, whatever the daemon's umask, and that its root may write.
+fn write_readable(path: &std::path::Path, bytes: &[u8], owner: (u32, u32)) -> std::io::Result<()> {
     std::fs::write(path, bytes)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644))
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644))?;
+    match owner {
+        (0, 0) => Ok(()),
+        (uid, gid) => std::os::unix::fs::chown(path, Some(uid), Some(gid)),
+    }
 }
 
 /// Where the pod's containers log.
@@ -350,13 +375,14 @@ async fn attach(ctx: &Context, record: AttachmentRecord) -> Result<Vec<std::net:
 /// The namespaces that a sandbox of an earlier daemon should have.
 pub(crate) fn expects_namespaces(meta: &SandboxMeta) -> bool {
     let request = namespaces(meta);
-    request.network || request.ipc || request.uts
+    request.user.is_some() || request.network || request.ipc || request.uts
 }
 
 /// Whether what is pinned is all that the pod was given.
 pub(crate) fn are_complete(meta: &SandboxMeta, found: &PodNamespaces) -> bool {
     let wanted = namespaces(meta);
-    (!wanted.network || found.network.is_some())
+    (wanted.user.is_none() || found.user.is_some())
+        && (!wanted.network || found.network.is_some())
         && (!wanted.ipc || found.ipc.is_some())
         && (!wanted.uts || found.uts.is_some())
 }

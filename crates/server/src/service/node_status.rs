@@ -28,7 +28,13 @@ pub(crate) fn status(ctx: &Context, verbose: bool) -> Result<v1::StatusResponse>
         status: Some(v1::RuntimeStatus { conditions: vec![ready, network(ctx)] }),
         info: if verbose { info(ctx) } else { HashMap::new() },
         runtime_handlers: handlers(ctx),
-        features: Some(v1::RuntimeFeatures { supplemental_groups_policy: true, ..Default::default() }),
+        features: Some(v1::RuntimeFeatures {
+            supplemental_groups_policy: true,
+            user_namespaces_host_network: ctx
+                .handlers
+                .keys()
+                .any(|name| ctx.probes.facts(name).user_namespaces),
+        }),
     })
 }
 
@@ -50,12 +56,13 @@ fn handlers(ctx: &Daemon) -> Vec<v1::RuntimeHandler> {
         .collect()
 }
 
-/// What has been found out of a handler so far. User namespaces of pods are not made yet.
+/// What has been found out of a handler so far.
 fn features(ctx: &Daemon, name: &str) -> v1::RuntimeHandlerFeatures {
     let name = if name.is_empty() { ctx.config.runtime.default.as_str() } else { name };
+    let facts = ctx.probes.facts(name);
     v1::RuntimeHandlerFeatures {
-        recursive_read_only_mounts: ctx.probes.facts(name).recursive_read_only,
-        user_namespaces: false,
+        recursive_read_only_mounts: facts.recursive_read_only,
+        user_namespaces: facts.user_namespaces,
     }
 }
 

@@ -104,7 +104,15 @@ pub fn compute(request: &Request<'_>, held: &Capabilities) -> Result<LinuxCapabi
 
 /// The container's capabilities. A privileged one has all that the daemon holds.
 pub(super) fn of_container(input: &SpecInput<'_>, privileged: bool) -> Result<LinuxCapabilities, SpecError> {
-    let held = &input.facts.capabilities;
+    // In a namespace of its own the kernel gives all of them, which hold inside alone.
+    let all;
+    let held = match input.namespaces.user {
+        Some(_) => {
+            all = ALL.iter().copied().collect();
+            &all
+        }
+        None => &input.facts.capabilities,
+    };
     if privileged {
         return Ok(sets(held.clone(), Capabilities::new()));
     }

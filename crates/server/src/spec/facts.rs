@@ -52,6 +52,9 @@ pub struct HandlerFacts {
     pub seccomp: bool,
     /// Whether the mount option `rro` works, in the runtime and in the kernel.
     pub recursive_read_only: bool,
+    /// Whether pods can have a user namespace, and mounts other ids: in the runtime, in the kernel and on the
+    /// file system of containers' roots.
+    pub user_namespaces: bool,
     /// The least memory limit, in bytes, in which the runtime itself can start a process.
     pub min_memory: i64,
 }
@@ -108,7 +111,7 @@ impl Arch {
 impl Default for HandlerFacts {
     /// What every runtime in use can do. The memory is runc's need; crun gets by with 512 KiB.
     fn default() -> Self {
-        Self { seccomp: true, recursive_read_only: false, min_memory: 12 << 20 }
+        Self { seccomp: true, recursive_read_only: false, user_namespaces: false, min_memory: 12 << 20 }
     }
 }
 

@@ -40,6 +40,7 @@ pub(crate) mod tests;
 mod unsupported;
 pub mod update;
 pub mod user;
+pub mod userns;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -134,10 +135,12 @@ pub struct PodFiles {
 /// this node does not do.
 pub fn generate(input: &SpecInput<'_>) -> Result<Spec, SpecError> {
     unsupported::refuse(input)?;
+    let users = userns::of_pod(input.sandbox);
+    userns::check(input, users.as_ref())?;
     let security = security_context(input.container);
     let privileged = privileged(input)?;
     let capabilities = capabilities::of_container(input, privileged)?;
-    let mounts = mounts::container_mounts(input, privileged)?;
+    let mounts = mounts::container_mounts(input, privileged, users.as_ref())?;
 
     let mut linux = bare_linux();
     linux

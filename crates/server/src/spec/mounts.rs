@@ -9,9 +9,13 @@
 use std::path::{Path, PathBuf};
 
 use hull_cri_api::v1;
+use hull_netns::UserMappings;
 use oci_spec::runtime::Mount;
 
-use super::{PodFiles, SpecError, SpecInput, process, security_context};
+use super::{PodFiles, SpecError, SpecInput, process, security_context, userns};
+
+/// The group that terminals belong to, everywhere.
+const TTY: u32 = 5;
 
 mod image;
 mod propagation;
@@ -35,6 +39,8 @@ pub struct ResolvedMount {
     pub recursive_read_only: bool,
     /// Which mounts made later on one side are seen on the other.
     pub propagation: Propagation,
+    /// What ids of the source are inside, as in a user namespace with these ids; `None`: as the kernel has them.
+    pub ids: Option<UserMappings>,
 }
 
 /// Which mounts made later on one side of a bind mount are seen on the other.
@@ -71,7 +77,11 @@ pub(super) fn rootfs_propagation(mounts: &[ResolvedMount]) -> Option<&'static st
 }
 
 /// `mounts`.
-pub(super) fn container_mounts(input: &SpecInput<'_>, privileged: bool) -> Result<Vec<Mount>, SpecError> {
+pub(super) fn container_mounts(
+    input: &SpecInput<'_>,
+    privileged: bool,
+    users: Option<&UserMappings>,
+) -> Result<Vec<Mount>, SpecError> {
     let own = input.mounts;
     if own.len() != input.container.mounts.len() {
         // A caller's mistake that would drop a volume without a word.
@@ -81,7 +91,8 @@ pub(super) fn container_mounts(input: &SpecInput<'_>, privileged: bool) -> Resul
     let covered = |mount: &Mount| own.iter().any(|it| mount.destination().starts_with(&it.destination));
     let replaced = |mount: &Mount| own.iter().any(|it| *mount.destination() == it.destination);
 
-    let mut list: Vec<Mount> = kernel_mounts(privileged).into_iter().filter(|it| !covered(it)).collect();
+    let mut list: Vec<Mount> =
+        kernel_mounts(input, privileged, users).into_iter().filter(|it| !covered(it)).collect();
     list.extend(shm(input.files).filter(|it| !covered(it)));
     list.extend(pod_files(input.files, read_only_root).filter(|it| !replaced(it)));
     for mount in own {
@@ -92,18 +103,25 @@ pub(super) fn container_mounts(input: &SpecInput<'_>, privileged: bool) -> Resul
 }
 
 /// The kernel's file systems. `/sys` and the cgroups are writable for the privileged alone.
-fn kernel_mounts(privileged: bool) -> Vec<Mount> {
+fn kernel_mounts(input: &SpecInput<'_>, privileged: bool, users: Option<&UserMappings>) -> Vec<Mount> {
     let access = if privileged { "rw" } else { "ro" };
+    let sysfs = match (users, &input.namespaces.network) {
+        // A sysfs shows a network namespace, and only its owner may mount one.
+        (Some(_), None) => {
+            let read_only = if input.handler.recursive_read_only { "rro" } else { "ro" };
+            bind("/sys", Path::new("/sys"), &["rbind", "rprivate", "nosuid", "noexec", "nodev", read_only])
+        }
+        _ => mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", access]),
+    };
+    let mut terminals = vec!["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"];
+    if users.is_none_or(|users| users.host_gid(TTY).is_some()) {
+        terminals.push("gid=5");
+    }
     vec![
         mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
         mount("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
-        mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", access]),
-        mount(
-            "/dev/pts",
-            "devpts",
-            "devpts",
-            &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
-        ),
+        sysfs,
+        mount("/dev/pts", "devpts", "devpts", &terminals),
         mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
         mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", access]),
     ]
@@ -145,7 +163,12 @@ fn own_mount(mount: &ResolvedMount) -> Result<Mount, SpecError> {
         (true, false) => "ro",
         (false, false) => "rw",
     };
-    Ok(bind(destination, &mount.source, &["rbind", mount.propagation.option(), access]))
+    let mut options = vec!["rbind", mount.propagation.option(), access];
+    let Some(ids) = &mount.ids else { return Ok(bind(destination, &mount.source, &options)) };
+    options.push("idmap");
+    let mut mapped = bind(destination, &mount.source, &options);
+    mapped.set_uid_mappings(Some(userns::oci(&ids.uids)?)).set_gid_mappings(Some(userns::oci(&ids.gids)?));
+    Ok(mapped)
 }
 
 fn bind(destination: &str, source: &Path, options: &[&str]) -> Mount {

@@ -3,7 +3,7 @@
 //!
 //! | kind    | where it comes from                                                              |
 //! |---------|----------------------------------------------------------------------------------|
-//! | network, ipc, uts | the pod's pinned ones; what the pod has not pinned is the host's        |
+//! | user, network, ipc, uts | the pod's pinned ones; what the pod has not pinned is the host's        |
 //! | pid     | [`pid_namespace`]                                                                |
 //! | mount   | always its own                                                                   |
 //! | cgroup  | its own on cgroup v2, unless privileged                                          |
@@ -76,7 +76,10 @@ pub(super) fn container_namespaces(
 ) -> Result<Vec<LinuxNamespace>, SpecError> {
     host_network_only_with_the_pod(input)?;
     let pinned = input.namespaces;
-    let mut list = vec![namespace(LinuxNamespaceType::Mount, None)];
+    // The user namespace comes first: the others are entered with what it gives.
+    let mut list: Vec<LinuxNamespace> =
+        pinned.user.iter().map(|path| namespace(LinuxNamespaceType::User, Some(path))).collect();
+    list.push(namespace(LinuxNamespaceType::Mount, None));
     for (kind, path) in [
         (LinuxNamespaceType::Network, pinned.network.as_ref().map(|it| it.as_path())),
         (LinuxNamespaceType::Ipc, pinned.ipc.as_deref()),

@@ -19,6 +19,7 @@ fn pause(change: fn(&mut Fixture)) -> Spec {
         sandbox_id: "s1",
         rootfs: Path::new("/var/lib/hull/pause"),
         namespaces: &fixture.namespaces,
+        users: userns::of_pod(&fixture.sandbox).as_ref(),
         cgroups_path: Path::new("/kubepods/pod1/hull-s1"),
         facts: &fixture.facts,
         seccomp: true,
@@ -42,6 +43,7 @@ fn cases() -> Vec<(&'static str, Spec)> {
         ("pause", pause(|_| ())),
         ("pause-on-v2", pause(|f| f.facts.cgroup = Mode::V2)),
         ("pause-host-network", pause(|f| (f.namespaces.network, f.namespaces.uts) = (None, None))),
+        ("pause-user-namespace", pause(Fixture::make_user_namespace)),
         (
             "pause-without-extra-rights",
             pause(|f| {

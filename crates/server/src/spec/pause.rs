@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use hull_cgroups::Mode;
-use hull_netns::PodNamespaces;
+use hull_netns::{IdMapping, PodNamespaces, UserMappings};
 use oci_spec::runtime::{LinuxCpu, LinuxNamespaceType, LinuxResources, Root, Spec, User};
 
 use super::mounts::mount;
@@ -34,6 +34,8 @@ pub struct PauseInput<'a> {
     pub rootfs: &'a Path,
     /// The pod's pinned namespaces.
     pub namespaces: &'a PodNamespaces,
+    /// The ids of the pod's own user namespace.
+    pub users: Option<&'a UserMappings>,
     /// `linux.cgroupsPath`, cgroupfs form.
     pub cgroups_path: &'a Path,
     /// What this machine and this daemon can do.
@@ -45,8 +47,9 @@ pub struct PauseInput<'a> {
 /// Makes the pause's spec.
 pub fn pause_spec(input: &PauseInput<'_>) -> Result<Spec, SpecError> {
     let pinned = input.namespaces;
-    let mut namespaces =
-        vec![namespace(LinuxNamespaceType::Mount, None), namespace(LinuxNamespaceType::Pid, None)];
+    let mut namespaces: Vec<_> =
+        pinned.user.iter().map(|path| namespace(LinuxNamespaceType::User, Some(path))).collect();
+    namespaces.extend([LinuxNamespaceType::Mount, LinuxNamespaceType::Pid].map(|kind| namespace(kind, None)));
     for (kind, path) in [
         (LinuxNamespaceType::Network, pinned.network.as_ref().map(|it| it.as_path())),
         (LinuxNamespaceType::Ipc, pinned.ipc.as_deref()),
@@ -70,7 +73,8 @@ pub fn pause_spec(input: &PauseInput<'_>) -> Result<Spec, SpecError> {
         .set_seccomp(filter);
 
     let mut user = User::default();
-    user.set_uid(NOBODY).set_gid(NOBODY);
+    let (uid, gid) = nobody(input.users);
+    user.set_uid(uid).set_gid(gid);
     let mut process = process::bare_process(vec![PAUSE_PROGRAM.to_owned()], "/".into());
     process
         .set_user(user)
@@ -93,6 +97,19 @@ pub fn pause_spec(input: &PauseInput<'_>) -> Result<Spec, SpecError> {
             input.sandbox_id.to_owned(),
         )])));
     Ok(spec)
+}
+
+/// Nobody, or in a user namespace that is too small to have one, the last of those that it has.
+fn nobody(users: Option<&UserMappings>) -> (u32, u32) {
+    let last = |mappings: &[IdMapping]| {
+        let ends = mappings.iter().map(|it| it.container_id.saturating_add(it.length).saturating_sub(1));
+        ends.max().unwrap_or(NOBODY)
+    };
+    let Some(users) = users else { return (NOBODY, NOBODY) };
+    (
+        users.host_uid(NOBODY).map_or_else(|| last(&users.uids), |_| NOBODY),
+        users.host_gid(NOBODY).map_or_else(|| last(&users.gids), |_| NOBODY),
+    )
 }
 
 /// No devices, and the least share of the processor.

@@ -33,10 +33,11 @@ fn volume(destination: &str) -> ResolvedMount {
         readonly: false,
         recursive_read_only: false,
         propagation: Propagation::Private,
+        ids: None,
     }
 }
 
-const CASES: [(&str, Change); 30] = [
+const CASES: [(&str, Change); 33] = [
     ("plain", |_| ()),
     ("command-and-args", |f| {
         f.container.command = strings(&["/app", "serve"]);
@@ -125,6 +126,18 @@ const CASES: [(&str, Change); 30] = [
         f.files.shm = Some("/dev/shm".into());
         f.security().namespace_options =
             Some(v1::NamespaceOption { network: 2, pid: 2, ipc: 2, ..Default::default() });
+    }),
+    ("user-namespace", Fixture::make_user_namespace),
+    ("user-namespace-volume", |f| {
+        f.make_user_namespace();
+        let ids = userns::of_pod(&f.sandbox);
+        mounted(f, ResolvedMount { readonly: true, ids, ..volume("/data") });
+    }),
+    ("user-namespace-host-network", |f| {
+        f.make_user_namespace();
+        (f.namespaces.network, f.namespaces.uts) = (None, None);
+        f.files.hosts = Some("/etc/hosts".into());
+        f.handler.recursive_read_only = true;
     }),
     ("shared-pid", |f| {
         f.sandbox_security().namespace_options = None;

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::spec::namespaces::{PidNamespace, pid_namespace};
 
-/// A node that can do everything but user namespaces.
+/// A node that can do everything.
 pub(crate) fn facts() -> NodeFacts {
     NodeFacts {
         capabilities: capabilities::from_mask(u64::MAX),
@@ -132,6 +132,16 @@ impl Fixture {
         self.sandbox_security().privileged = true;
     }
 
+    /// As the kubelet asks: 65536 ids.
+    pub(crate) fn make_user_namespace(&mut self) {
+        let ids = vec![v1::IdMapping { host_id: 100_000, container_id: 0, length: 65536 }];
+        let user = v1::UserNamespace { mode: 0, uids: ids.clone(), gids: ids };
+        let options = self.sandbox_security().namespace_options.get_or_insert_default();
+        options.userns_options = Some(user);
+        self.namespaces.user = Some("/run/hull/ns/pod/user".into());
+        self.handler.user_namespaces = true;
+    }
+
     fn namespaces(&self) -> Result<Vec<(LinuxNamespaceType, Option<PathBuf>)>, String> {
         let spec = generate(&self.input()).map_err(|error| error.to_string())?;
         let linux = spec.linux().clone().unwrap();
@@ -144,7 +154,7 @@ impl Fixture {
         Ok(spec.linux().clone().unwrap().resources().clone().unwrap())
     }
 
-    fn error(&self) -> String {
+    pub(crate) fn error(&self) -> String {
         generate(&self.input()).unwrap_err().to_string()
     }
 }
@@ -341,9 +351,6 @@ fn what_is_not_done_yet_is_named() {
             other => panic!("{field}: {other:?}"),
         }
     };
-    let options = "linux.security_context.namespace_options.userns_options";
-    unsupported(&|it| it.security().namespace_options = Some(userns(0)), options);
-    unsupported(&|it| it.sandbox_security().namespace_options = Some(userns(0)), options);
     let apparmor = |profile_type| v1::SecurityProfile { profile_type, localhost_ref: "mine".into() };
     unsupported(&|it| it.security().apparmor = Some(apparmor(2)), "linux.security_context.apparmor");
     unsupported(
@@ -408,12 +415,14 @@ fn the_pause_can_do_nothing() {
         sandbox_id: "s1",
         rootfs: Path::new("/var/lib/hull/pause"),
         namespaces: &fixture.namespaces,
+        users: None,
         cgroups_path: Path::new("/kubepods/pod1/hull-s1"),
         facts: &fixture.facts,
         seccomp: true,
     })
     .unwrap();
     let process = spec.process().clone().unwrap();
+    assert_eq!((process.user().uid(), process.user().gid()), (65534, 65534));
     let capabilities = process.capabilities().clone().unwrap();
     for set in [capabilities.bounding(), capabilities.effective(), capabilities.ambient()] {
         assert!(set.as_ref().unwrap().is_empty());
@@ -426,6 +435,30 @@ fn the_pause_can_do_nothing() {
     let pid = (LinuxNamespaceType::Pid, None);
     let list = linux.namespaces().clone().unwrap();
     assert!(list.iter().any(|it| (it.typ(), it.path().clone()) == pid));
+}
+
+#[test]
+fn the_pause_is_somebody_in_every_user_namespace() {
+    let range = |length| hull_netns::IdMapping { container_id: 0, host_id: 100_000, length };
+    for (uids, gids, expected) in [(65536, 65536, (65534, 65534)), (1, 1000, (0, 999))] {
+        let mut fixture = Fixture::new();
+        fixture.make_user_namespace();
+        let users = hull_netns::UserMappings { uids: vec![range(uids)], gids: vec![range(gids)] };
+        let spec = pause_spec(&PauseInput {
+            sandbox_id: "s1",
+            rootfs: Path::new("/var/lib/hull/pause"),
+            namespaces: &fixture.namespaces,
+            users: Some(&users),
+            cgroups_path: Path::new("/kubepods/pod1/hull-s1"),
+            facts: &fixture.facts,
+            seccomp: true,
+        })
+        .unwrap();
+        let user = spec.process().clone().unwrap().user().clone();
+        assert_eq!((user.uid(), user.gid()), expected);
+        let namespaces = spec.linux().clone().unwrap().namespaces().clone().unwrap();
+        assert_eq!(namespaces[0].typ(), LinuxNamespaceType::User);
+    }
 }
 
 fn security_contexts() -> impl Strategy<Value = v1::LinuxContainerSecurityContext> {

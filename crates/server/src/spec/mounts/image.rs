@@ -9,7 +9,7 @@ use std::path::{Component, Path, PathBuf};
 
 use hull_cri_api::v1;
 use hull_failpoint::failpoint;
-use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 
 use crate::spec::{SpecError, process};
@@ -78,15 +78,15 @@ fn missing(image: &str, mount: &v1::Mount, problem: &str) -> SpecError {
     )
 }
 
-/// Makes the directories that an image declares as volumes (0755, root's) where they are missing: programs count
+/// Makes the directories that an image declares as volumes (0755, `owner`'s: the host's ids of the pod's root) where they are missing: programs count
 /// on them. What is there already, of whatever kind, is left as it is. Blocks on files.
-pub fn make_volumes(rootfs: &Path, volumes: &[String]) -> Result<(), SpecError> {
+pub fn make_volumes(rootfs: &Path, volumes: &[String], owner: (u32, u32)) -> Result<(), SpecError> {
     for volume in volumes.iter().take(MOST_VOLUMES) {
         let path = process::clean(volume);
         if volume.contains('\0') || path == Path::new("/") {
             continue;
         }
-        make_in_root(rootfs, &path).map_err(|errno| SpecError::Io {
+        make_in_root(rootfs, &path, owner).map_err(|errno| SpecError::Io {
             step: "make a volume of the image,",
             path: path.clone(),
             source: errno.into(),
@@ -95,7 +95,7 @@ pub fn make_volumes(rootfs: &Path, volumes: &[String]) -> Result<(), SpecError> 
     Ok(())
 }
 
-fn make_in_root(rootfs: &Path, path: &Path) -> rustix::io::Result<()> {
+fn make_in_root(rootfs: &Path, path: &Path, owner: (u32, u32)) -> rustix::io::Result<()> {
     let mut parent = PathBuf::from("/");
     for name in path.components().filter_map(|part| match part {
         Component::Normal(name) => Some(name),
@@ -115,6 +115,10 @@ fn make_in_root(rootfs: &Path, path: &Path) -> rustix::io::Result<()> {
                 rustix::fs::mkdirat(&dir, name, mode)?;
                 // The mask of the process took bits away.
                 rustix::fs::chmodat(&dir, name, mode, AtFlags::empty())?;
+                if owner != (0, 0) {
+                    let (uid, gid) = (Uid::from_raw(owner.0), Gid::from_raw(owner.1));
+                    rustix::fs::chownat(&dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+                }
             }
             // A file where a directory should be: the image's own affair.
             Err(Errno::NOTDIR | Errno::LOOP) => return Ok(()),
@@ -207,7 +211,7 @@ mod tests {
         symlink(&outside, root.join("link")).unwrap();
         fs::write(root.join("file"), "x").unwrap();
         let volumes = ["/data/deep", "relative", "/../up", "/link/x", "/file/x", "/"].map(str::to_owned);
-        make_volumes(&root, &volumes).unwrap();
+        make_volumes(&root, &volumes, (0, 0)).unwrap();
         for made in ["data/deep", "relative", "up"] {
             assert!(root.join(made).is_dir(), "{made}");
         }

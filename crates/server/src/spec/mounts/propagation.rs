@@ -114,6 +114,7 @@ mod tests {
             readonly: false,
             recursive_read_only: false,
             propagation,
+            ids: None,
         })
     }
 

@@ -10,26 +10,30 @@ use std::path::{Path, PathBuf};
 
 use hull_cri_api::v1;
 use hull_failpoint::failpoint;
+use hull_netns::UserMappings;
 
 use super::propagation::MountTable;
 use super::{Propagation, ResolvedMount, destination, image};
-use crate::spec::{HandlerFacts, NodeFacts, SpecError};
+use crate::spec::{HandlerFacts, NodeFacts, SpecError, userns};
 
 /// Checks the kubelet's mounts, follows symlinks of their host paths, and creates a missing path as a
 /// directory (0755), which stays: others may have begun to use it; but not those of `never_made`. `images` are the
-/// mounted roots of images that are volumes, by the number of the mount.
+/// mounted roots of images that are volumes, by the number of the mount; `users` are the ids of the pod's own user
+/// namespace.
 ///
 /// Errors: relative or empty paths, a source whose file system does not propagate as wanted
-/// ([`SpecError::NotShared`]), and [`SpecError::Unsupported`] for id-mapped mounts, relabelling on a node with SELinux, and recursive read-only where the handler cannot.
+/// ([`SpecError::NotShared`]), and [`SpecError::Unsupported`] for relabelling on a node with SELinux, and for mapped ids and
+/// recursive read-only where the handler cannot.
 pub fn resolve_mounts(
     mounts: &[v1::Mount],
     images: &HashMap<usize, PathBuf>,
+    users: Option<&UserMappings>,
     facts: &NodeFacts,
     handler: &HandlerFacts,
     never_made: &[PathBuf],
 ) -> Result<Vec<ResolvedMount>, SpecError> {
     // Everything is checked before anything is created.
-    let checked = mounts.iter().map(|it| check(it, facts, handler)).collect::<Result<Vec<_>, _>>()?;
+    let checked = mounts.iter().map(|it| check(it, users, facts, handler)).collect::<Result<Vec<_>, _>>()?;
     let mut table = None;
     let mut resolved = Vec::with_capacity(checked.len());
     for (index, mut mount) in checked.into_iter().enumerate() {
@@ -49,7 +53,12 @@ pub fn resolve_mounts(
     Ok(resolved)
 }
 
-fn check(mount: &v1::Mount, facts: &NodeFacts, handler: &HandlerFacts) -> Result<ResolvedMount, SpecError> {
+fn check(
+    mount: &v1::Mount,
+    users: Option<&UserMappings>,
+    facts: &NodeFacts,
+    handler: &HandlerFacts,
+) -> Result<ResolvedMount, SpecError> {
     let at = &mount.container_path;
     if is_image(mount) {
         image::check(mount)?;
@@ -57,10 +66,7 @@ fn check(mount: &v1::Mount, facts: &NodeFacts, handler: &HandlerFacts) -> Result
         let problem = format!("the mount at {at} is not one of an image");
         return Err(SpecError::invalid("mounts.image_sub_path", problem));
     }
-    if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
-        let reason = format!("id-mapped mount at {at}: not yet");
-        return Err(SpecError::unsupported("mounts.uidMappings", reason));
-    }
+    let ids = mapped_ids(mount, users, handler)?;
     if mount.selinux_relabel && facts.selinux {
         let reason = format!("mount at {at}: SELinux is enabled on this node, and labels are not set yet");
         return Err(SpecError::unsupported("mounts.selinux_relabel", reason));
@@ -85,7 +91,44 @@ fn check(mount: &v1::Mount, facts: &NodeFacts, handler: &HandlerFacts) -> Result
         readonly: mount.readonly,
         recursive_read_only: mount.recursive_read_only,
         propagation,
+        ids,
     })
+}
+
+/// An image's root is made for the pod's user namespace, and needs no mapping of its own.
+fn mapped_ids(
+    mount: &v1::Mount,
+    users: Option<&UserMappings>,
+    handler: &HandlerFacts,
+) -> Result<Option<UserMappings>, SpecError> {
+    let at = &mount.container_path;
+    if mount.uid_mappings.is_empty() && mount.gid_mappings.is_empty() {
+        return Ok(None);
+    }
+    for (field, given) in
+        [("mounts.uidMappings", &mount.uid_mappings), ("mounts.gidMappings", &mount.gid_mappings)]
+    {
+        if given.is_empty() {
+            let problem = format!("the mount at {at} maps the other kind of ids alone");
+            return Err(SpecError::invalid(field, problem));
+        }
+    }
+    let ids = userns::mappings(&mount.uid_mappings, &mount.gid_mappings);
+    if let Err(error) = ids.validate_ranges() {
+        return Err(SpecError::invalid("mounts.uidMappings", format!("mount at {at}: {error}")));
+    }
+    if is_image(mount) {
+        if users == Some(&ids) {
+            return Ok(None);
+        }
+        let problem = format!("the ids of the image at {at} are the pod's, and can be no others");
+        return Err(SpecError::invalid("mounts.uidMappings", problem));
+    }
+    if !handler.user_namespaces {
+        let reason = format!("mount at {at}: the runtime handler or the kernel cannot map the ids of mounts");
+        return Err(SpecError::unsupported("mounts.uidMappings", reason));
+    }
+    Ok(Some(ids))
 }
 
 fn is_image(mount: &v1::Mount) -> bool {

@@ -5,14 +5,15 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 
 use super::*;
 use crate::spec::tests::{Fixture, facts, strings};
-use crate::spec::{HandlerFacts, generate};
+use crate::spec::{HandlerFacts, generate, userns};
 
 fn cri(host: &str, container: &str) -> v1::Mount {
     v1::Mount { host_path: host.to_owned(), container_path: container.to_owned(), ..Default::default() }
 }
 
 fn resolve(mount: v1::Mount) -> Result<Vec<ResolvedMount>, SpecError> {
-    resolve_mounts(&[mount], &HashMap::new(), &facts(), &HandlerFacts::default(), &["/no/such/file".into()])
+    let never_made = ["/no/such/file".into()];
+    resolve_mounts(&[mount], &HashMap::new(), None, &facts(), &HandlerFacts::default(), &never_made)
 }
 
 fn resolved(destination: &str) -> ResolvedMount {
@@ -22,6 +23,7 @@ fn resolved(destination: &str) -> ResolvedMount {
         readonly: false,
         recursive_read_only: false,
         propagation: Propagation::Private,
+        ids: None,
     }
 }
 
@@ -163,8 +165,9 @@ fn what_is_refused() {
             "mounts.propagation: unknown value 7 of the mount at /v",
         ),
         (
-            v1::Mount { uid_mappings: vec![idmap], ..cri("/tmp", "/v") },
-            "mounts.uidMappings is not supported: id-mapped mount at /v: not yet",
+            v1::Mount { uid_mappings: vec![idmap], gid_mappings: vec![idmap], ..cri("/tmp", "/v") },
+            "mounts.uidMappings is not supported: mount at /v: the runtime handler or the kernel cannot map the \
+             ids of mounts",
         ),
         (
             v1::Mount { image: Some(image), readonly: true, ..cri("", "/v") },
@@ -184,4 +187,75 @@ fn what_is_refused() {
     for (mount, message) in cases {
         assert_eq!(resolve(mount).unwrap_err().to_string(), message);
     }
+}
+
+#[test]
+fn ids_are_mapped_where_the_handler_can() {
+    let ids = |host_id, length| vec![v1::IdMapping { host_id, container_id: 0, length }];
+    let users = userns::mappings(&ids(100_000, 65536), &ids(100_000, 65536));
+    let handler = HandlerFacts { user_namespaces: true, ..Default::default() };
+    let dir = tempfile::tempdir().unwrap();
+    let images = HashMap::from([(0, dir.path().to_owned())]);
+    let resolve = |mount: v1::Mount| {
+        let resolved = resolve_mounts(&[mount], &images, Some(&users), &facts(), &handler, &[]);
+        resolved.map(|mut list| list.remove(0).ids).map_err(|error| error.to_string())
+    };
+    let mapped = |uids: Vec<_>, gids: Vec<_>| v1::Mount {
+        uid_mappings: uids,
+        gid_mappings: gids,
+        ..cri(dir.path().to_str().unwrap(), "/v")
+    };
+    assert_eq!(resolve(mapped(Vec::new(), Vec::new())), Ok(None));
+    // Others than the pod's are the kubelet's to choose.
+    let others = userns::mappings(&ids(7, 1), &ids(8, 2));
+    assert_eq!(resolve(mapped(ids(7, 1), ids(8, 2))), Ok(Some(others)));
+    for (uids, gids, problem) in [
+        (ids(1, 1), Vec::new(), "mounts.gidMappings: the mount at /v maps the other kind of ids alone"),
+        (Vec::new(), ids(1, 1), "mounts.uidMappings: the mount at /v maps the other kind of ids alone"),
+        (ids(1, 0), ids(1, 1), "mounts.uidMappings: mount at /v: invalid mapping of uids: range 0 is empty"),
+        (ids(1, 1), ids(u32::MAX, 1), "invalid mapping of gids: range 0 goes beyond the largest id"),
+        (ids(1, 1), [ids(1, 1), ids(1, 1)].concat(), "range 1 overlaps another"),
+    ] {
+        let error = resolve(mapped(uids, gids)).unwrap_err();
+        assert!(error.contains(problem), "{error}");
+    }
+    let image = |uids: Vec<_>| v1::Mount {
+        image: Some(v1::ImageSpec { image: "data:1".into(), ..Default::default() }),
+        host_path: String::new(),
+        readonly: true,
+        ..mapped(uids.clone(), uids)
+    };
+    assert_eq!(resolve(image(ids(100_000, 65536))), Ok(None), "its root is made for the pod");
+    assert!(resolve(image(ids(5, 5))).unwrap_err().contains("the ids of the image at /v are the pod's"));
+}
+
+#[test]
+fn mounts_in_a_user_namespace() {
+    let list = mounts_with(Vec::new(), Fixture::make_user_namespace);
+    assert_eq!(
+        list.iter().find(|it| it.destination() == Path::new("/sys")).unwrap().typ().as_deref(),
+        Some("sysfs")
+    );
+    assert!(options(&list, "/dev/pts").contains(&"gid=5".to_owned()));
+
+    let list = mounts_with(Vec::new(), |it| {
+        it.make_user_namespace();
+        it.namespaces.network = None;
+        let options = it.sandbox_security().namespace_options.as_mut().unwrap();
+        options.userns_options.as_mut().unwrap().gids[0].length = 5;
+        (it.user.gid, it.user.groups) = (4, vec![4]);
+    });
+    assert_eq!(options(&list, "/sys"), strings(&["rbind", "rprivate", "nosuid", "noexec", "nodev", "ro"]));
+    assert!(!options(&list, "/dev/pts").contains(&"gid=5".to_owned()), "the group does not exist there");
+
+    let users = userns::mappings(
+        &[v1::IdMapping { host_id: 7, container_id: 0, length: 1 }],
+        &[v1::IdMapping { host_id: 8, container_id: 0, length: 2 }],
+    );
+    let list = mounts_with(vec![ResolvedMount { ids: Some(users), ..resolved("/v") }], |_| ());
+    assert_eq!(options(&list, "/v"), strings(&["rbind", "rprivate", "rw", "idmap"]));
+    let mapped = list.iter().find(|it| it.destination() == Path::new("/v")).unwrap();
+    let gids = mapped.gid_mappings().clone().unwrap();
+    assert_eq!((gids[0].host_id(), gids[0].container_id(), gids[0].size()), (8, 0, 2));
+    assert_eq!(mapped.uid_mappings().clone().unwrap()[0].host_id(), 7);
 }
