@@ -33,7 +33,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use self::expected::EXPECTED;
-use self::options::Options;
+use self::options::{Options, RUNC_CURRENT};
 use self::report::Report;
 use self::service::Service;
 use self::verdict::{Subject, Verdict};
@@ -64,7 +64,7 @@ pub(crate) fn run(root: &Path, args: &[String]) -> Result<()> {
             crictl_lite: target.join("debug/crictl-lite"),
             push_standins: target.join("debug/push-standins"),
         };
-        return inside(&options, &programs, Path::new(&dir), &target.join("conformance"));
+        return inside(root, &options, &programs, Path::new(&dir), &target.join("conformance"));
     }
     if run::uid()? != 0 {
         bail!("critest starts real containers, which needs root: sudo -E cargo xtask conformance");
@@ -78,6 +78,9 @@ pub(crate) fn run(root: &Path, args: &[String]) -> Result<()> {
         options.program = Some(youki::program(root)?);
     }
     go::critest(root)?;
+    if options.wants_current_runc() {
+        go::runc(root)?;
+    }
     build(root)?;
     let before = Census::take();
     let mut problems = Vec::new();
@@ -141,10 +144,11 @@ fn is_of_the_run(line: &str, dir: &Path, log: &str) -> bool {
 }
 
 /// One handler, in the private namespaces.
-fn inside(options: &Options, programs: &Programs, dir: &Path, logs: &Path) -> Result<()> {
+fn inside(root: &Path, options: &Options, programs: &Programs, dir: &Path, logs: &Path) -> Result<()> {
     let [handler] = &options.handlers[..] else { bail!("one handler at a time") };
     let program = match &options.program {
         Some(program) => program.clone(),
+        None if handler == RUNC_CURRENT => go::runc(root)?,
         None => run::which(handler).with_context(|| format!("{handler} is not installed"))?,
     };
     let version = runtime_version(&program)?;

@@ -35,9 +35,18 @@ const CONFORMANCE: [(Need, &str); 4] = [
 /// What youki is built with.
 const YOUKI: [(Need, &str); 1] = [(Need::Header("/usr/include/seccomp.h"), "libseccomp-dev")];
 
+/// What a current runc is built with.
+const RUNC: [(Need, &str); 3] = [
+    (Need::Program("cc"), "gcc"),
+    (Need::Program("pkg-config"), "pkg-config"),
+    (Need::Library("libseccomp"), "libseccomp-dev"),
+];
+
 #[derive(Debug, Clone, Copy)]
 enum Need {
     Program(&'static str),
+    /// By its name for pkg-config.
+    Library(&'static str),
     CniPlugins,
     StaticBusybox,
     StaticLibc,
@@ -48,6 +57,7 @@ impl Need {
     fn is_met(self) -> bool {
         match self {
             Self::Program(name) => run::which(name).is_some(),
+            Self::Library(name) => run::capture(Command::new("pkg-config").args(["--exists", name])).is_ok(),
             Self::CniPlugins => cni_bin_dir().is_some(),
             Self::StaticBusybox => busybox_is_static(Path::new("/bin/busybox")),
             Self::StaticLibc => can_link_statically(),
@@ -122,6 +132,11 @@ pub(crate) fn conformance_packages() -> Result<()> {
 /// Brings what youki is built with; fails as [`missing_packages`].
 pub(crate) fn youki_packages() -> Result<()> {
     bring(&YOUKI)
+}
+
+/// Brings what is missing to build a current runc; fails as [`missing_packages`].
+pub(crate) fn runc_packages() -> Result<()> {
+    bring(&RUNC)
 }
 
 fn bring(needed: &[(Need, &'static str)]) -> Result<()> {

@@ -42,7 +42,8 @@ usage: cargo xtask COMMAND
                     --youki          also on youki, which is built first (some minutes)
   conformance [OPTIONS]
                     run critest of cri-tools against Hull on runc and crun; needs root and Go
-                    --handler NAME   runc, crun or youki only; --network NAME: cni (default) or bridge
+                    --handler NAME   runc, crun or youki only, or runc-current, which is built here
+                    --network NAME   cni (default) or bridge
                     --program FILE   another program than the installed one
                     --focus REGEX    only specs whose name matches
                     --seed N         in the order of an earlier run

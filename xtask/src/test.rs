@@ -239,6 +239,7 @@ fn root_suites(root: &Path, built: &Built, options: &Options, tally: &mut Tally)
     };
     let crictl = crictl(root);
     let youki = if options.youki { Some(youki::program(root)?) } else { None };
+    let runc = current_runc(root);
     headline("Root suites: real runtimes, namespaces and networks");
     let before = Census::take();
     for suite in suites {
@@ -252,6 +253,9 @@ fn root_suites(root: &Path, built: &Built, options: &Options, tally: &mut Tally)
         }
         if let Some(path) = &youki {
             command.env("HULL_YOUKI", path);
+        }
+        if let Some(path) = &runc {
+            command.env("HULL_RUNC_CURRENT", path);
         }
         run_binary(suite, &mut command, tally)?;
         // After each suite, so that the difference has a culprit.
@@ -310,6 +314,20 @@ fn crictl(root: &Path) -> Option<PathBuf> {
     }
 }
 
+/// A runc for user namespaces: `$HULL_RUNC_CURRENT`, or one built here where Go is. `None` is said aloud.
+fn current_runc(root: &Path) -> Option<PathBuf> {
+    if let Some(path) = std::env::var_os("HULL_RUNC_CURRENT") {
+        return Some(path.into());
+    }
+    match go::runc(root) {
+        Ok(path) => Some(path),
+        Err(error) => {
+            println!("a current runc could not be built, suites on it will be skipped: {error:#}");
+            None
+        }
+    }
+}
+
 fn lint(root: &Path, options: &Options, tally: &mut Tally) {
     headline("Formatting and lints");
     let cargo = |args: &[&str]| {
@@ -353,7 +371,10 @@ fn finish(options: &Options, tally: &Tally, started: Instant) -> Result<()> {
         println!("FAILED: no test ran on a real runtime, or on one of the two only");
     }
     let failed = tally.failed + tally.problems().len() + usize::from(real_missing);
-    println!("real-runtime tests: runc {}, crun {}", real.runc, real.crun);
+    println!(
+        "real-runtime tests: runc {}, crun {}, a current runc {}",
+        real.runc, real.crun, real.runc_current
+    );
     println!("{} passed, {failed} failed", tally.passed);
     if failed > 0 {
         bail!("not everything passed");

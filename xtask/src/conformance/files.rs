@@ -15,9 +15,11 @@ pub(super) const REGISTRY: &str = "127.0.0.1:5000";
 
 /// Writes all of them into `dir`; `program` is the handler's.
 pub(super) fn write(dir: &Path, handler: &str, program: PathBuf, network: Network) -> Result<()> {
-    let program = runtime_program(dir, handler, program)?;
+    // A name like runc-current says what kind it is.
+    let kind = handler.split_once('-').map_or(handler, |(kind, _)| kind);
+    let program = runtime_program(dir, kind, program)?;
     let plugins = install::cni_bin_dir().context("the CNI plugins are not installed")?;
-    put(dir, "hull.toml", &hull_toml(dir, handler, &program, network, plugins))?;
+    put(dir, "hull.toml", &hull_toml(dir, (handler, kind), &program, network, plugins))?;
     put(dir, "net.d/10-conformance.conflist", &conflist(dir))?;
     put(dir, "certs.d/_default/hosts.toml", &hosts_toml())?;
     put(dir, "registry.yml", &registry_yml(dir))?;
@@ -35,7 +37,13 @@ fn put(dir: &Path, name: &str, text: &str) -> Result<()> {
     fs::write(&path, text).with_context(|| format!("write {}", path.display()))
 }
 
-fn hull_toml(dir: &Path, handler: &str, program: &Path, network: Network, plugins: &str) -> String {
+fn hull_toml(
+    dir: &Path,
+    (handler, kind): (&str, &str),
+    program: &Path,
+    network: Network,
+    plugins: &str,
+) -> String {
     let (dir, program) = (dir.display(), program.display());
     let backend = network.name();
     format!(
@@ -47,7 +55,7 @@ listen = \"{dir}/hull.sock\"
 default = \"{handler}\"
 
 [runtime.handlers.{handler}]
-kind = \"{handler}\"
+kind = \"{kind}\"
 path = \"{program}\"
 
 [network]
@@ -118,13 +126,20 @@ mod tests {
     fn every_path_that_is_written_is_private() {
         let dir = Path::new("/tmp/private");
         let texts = [
-            hull_toml(dir, "runc", Path::new("/tmp/private/bin/runc"), Network::Cni, "/tmp/private/plugins"),
+            hull_toml(
+                dir,
+                ("runc-current", "runc"),
+                Path::new("/tmp/private/bin/runc"),
+                Network::Cni,
+                "/tmp/private/plugins",
+            ),
             conflist(dir),
             registry_yml(dir),
         ];
         for word in texts.iter().flat_map(|text| text.split(['"', ' ', '\n'])) {
             assert!(!word.starts_with('/') || word.starts_with("/tmp/private/"), "{word}");
         }
+        assert!(texts[0].contains("[runtime.handlers.runc-current]\nkind = \"runc\"\n"), "{}", texts[0]);
         assert!(texts[1].contains("/tmp/private/leases") && texts[2].contains("/tmp/private/registry"));
     }
 }

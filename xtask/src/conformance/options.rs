@@ -5,6 +5,9 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
+/// The handler whose program is built here: a runc that can do what an installed one may not.
+pub(super) const RUNC_CURRENT: &str = "runc-current";
+
 /// Who wires the pods' network.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Network {
@@ -68,8 +71,10 @@ impl Options {
             let mut value = || args.next().with_context(|| format!("{arg} needs a value"));
             match arg.as_str() {
                 "--handler" => match value()?.as_str() {
-                    name @ ("runc" | "crun" | "youki") => options.handlers.push(name.to_owned()),
-                    other => bail!("--handler {other}: there are runc, crun and youki"),
+                    name @ ("runc" | "crun" | "youki" | RUNC_CURRENT) => {
+                        options.handlers.push(name.to_owned())
+                    }
+                    other => bail!("--handler {other}: there are runc, crun, youki and {RUNC_CURRENT}"),
                 },
                 "--network" => {
                     options.network = match value()?.as_str() {
@@ -107,6 +112,11 @@ impl Options {
         Ok(options)
     }
 
+    /// Whether the current runc has to be built.
+    pub(super) fn wants_current_runc(&self) -> bool {
+        self.program.is_none() && self.handlers.iter().any(|handler| handler == RUNC_CURRENT)
+    }
+
     /// The words that ask for the same of one handler.
     pub(super) fn words(&self, handler: &str) -> Vec<String> {
         let mut words = vec!["--handler".to_owned(), handler.to_owned()];
@@ -140,6 +150,8 @@ mod tests {
         let words = "--handler crun --network bridge --program /proc/version --focus a.b --seed 7 --load --all --keep";
         let options = parse(&words.split(' ').collect::<Vec<_>>()).unwrap();
         assert_eq!(options.words("crun").join(" "), words);
+        let current = parse(&["--handler", RUNC_CURRENT]).unwrap();
+        assert!(current.wants_current_runc() && !options.wants_current_runc());
         assert_eq!(parse(&[]).unwrap().words("runc").join(" "), "--handler runc --network cni");
         let thrice = parse(&["--repeat", "3"]).unwrap();
         assert_eq!(

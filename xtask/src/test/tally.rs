@@ -24,6 +24,8 @@ pub(crate) struct Tally {
 pub(crate) struct RealRuntime {
     pub(crate) runc: usize,
     pub(crate) crun: usize,
+    /// A runc of today, beside the installed one.
+    pub(crate) runc_current: usize,
 }
 
 /// The binary that runs now.
@@ -47,6 +49,7 @@ impl RealRuntime {
     fn add(&mut self, other: Self) {
         self.runc += other.runc;
         self.crun += other.crun;
+        self.runc_current += other.runc_current;
     }
 }
 
@@ -118,7 +121,8 @@ impl Tally {
 }
 
 fn one(is: impl Fn(&str) -> bool) -> RealRuntime {
-    RealRuntime { runc: usize::from(is("runc")), crun: usize::from(is("crun")) }
+    let count = |runtime| usize::from(is(runtime));
+    RealRuntime { runc: count("runc"), crun: count("crun"), runc_current: count("runc-current") }
 }
 
 /// The number that stands right before `word`; 0 if there is none.
@@ -165,16 +169,18 @@ mod tests {
                 "test pod_life_runc ... real-runtime: runc ok pod life",
                 "real-runtime: crun ok pod life",
                 "real-runtime: runc failed something",
+                "real-runtime: runc-current ok pod life",
                 "test exec_runc ... ok",
             ],
         );
-        assert_eq!(tally.real_runtime, RealRuntime { runc: 1, crun: 1 });
+        assert_eq!(tally.real_runtime, RealRuntime { runc: 1, crun: 1, runc_current: 1 });
     }
 
     #[test]
     fn contract_suites_on_real_programs_are_counted_by_their_names() {
         let lines = ["test contract::lifecycle_on_runc ... ok", "test crun_kill ... ok", "test parse ... ok"];
-        assert_eq!(tally("oci-runtime/root_cli", &lines).real_runtime, RealRuntime { runc: 1, crun: 1 });
+        let expected = RealRuntime { runc: 1, crun: 1, runc_current: 0 };
+        assert_eq!(tally("oci-runtime/root_cli", &lines).real_runtime, expected);
         assert_eq!(tally("oci-runtime/hull_oci_runtime", &lines).real_runtime, RealRuntime::default());
     }
 
