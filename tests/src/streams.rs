@@ -8,7 +8,7 @@ use hull_stream_client::http::parts;
 use tokio::net::TcpStream;
 use tonic::Status;
 
-use crate::{Cri, Daemon, eventually};
+use crate::{Cri, Daemon, HostNet, eventually};
 
 /// What a session says that went well.
 pub const SUCCESS: &str = r#"{"metadata":{},"status":"Success"}"#;
@@ -19,17 +19,34 @@ impl Daemon {
     /// # Panics
     /// When nobody listens.
     pub async fn connect(&self, url: &str) -> TcpStream {
-        let address = parts(url).0.to_owned();
         let stream = match self.net() {
-            None => std::net::TcpStream::connect(address),
-            Some(net) => hull_netns::enter(&net.path(), move || std::net::TcpStream::connect(address))
-                .expect("enter the node's network namespace"),
+            None => std::net::TcpStream::connect(parts(url).0).map(ready),
+            Some(net) => net.dial(url),
         };
-        let stream = stream.unwrap_or_else(|error| panic!("connect to {url}: {error}"));
-        stream.set_nonblocking(true).expect("a socket that does not block");
-        stream.set_nodelay(true).expect("a socket that does not delay");
-        TcpStream::from_std(stream).expect("an async socket")
+        stream.unwrap_or_else(|error| panic!("connect to {url}: {error}"))
     }
+}
+
+impl HostNet {
+    /// A connection to the server of a URL, from inside.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    ///
+    /// # Panics
+    /// When the namespace cannot be entered.
+    pub fn dial(&self, url: &str) -> std::io::Result<TcpStream> {
+        let address = parts(url).0.to_owned();
+        hull_netns::enter(&self.path(), move || std::net::TcpStream::connect(address))
+            .expect("enter the node's network namespace")
+            .map(ready)
+    }
+}
+
+fn ready(stream: std::net::TcpStream) -> TcpStream {
+    stream.set_nonblocking(true).expect("a socket that does not block");
+    stream.set_nodelay(true).expect("a socket that does not delay");
+    TcpStream::from_std(stream).expect("an async socket")
 }
 
 impl Cri {

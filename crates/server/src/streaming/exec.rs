@@ -16,8 +16,9 @@ use crate::id;
 use crate::spec::exec_process;
 
 const RPC: &str = "Exec";
-/// How long a terminal's first size is awaited. Clients without one are few, and wait no longer than a person notices.
-const FIRST_SIZE: Duration = Duration::from_millis(250);
+/// How long a terminal's first size is awaited: a round trip to a client far away. Clients that send none are few, and no
+/// person waits for them.
+const FIRST_SIZE: Duration = Duration::from_secs(1);
 
 /// Answers where the client finds the session.
 pub(crate) fn issue(ctx: &Context, request: v1::ExecRequest) -> Result<v1::ExecResponse> {
