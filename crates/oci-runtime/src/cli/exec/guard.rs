@@ -346,22 +346,43 @@ fn send(pid: i32, signal: i32) {
 /// Signals the process and its group. Its group is not its own pid with crun, whose intermediate process
 /// leads the session; it is never ours, because runtimes start processes in new sessions.
 fn signal_group_of(pid: i32, signal: i32) {
-    use rustix::process::{Pid, Signal, getpgid, kill_process_group};
+    use rustix::process::{Pid, Signal, kill_process_group};
     // Asked before the process is signalled: a reaped one has no group any more.
-    let group = Pid::from_raw(pid).and_then(|pid| getpgid(Some(pid)).ok());
-    let own = getpgid(None).ok();
-    if let (Some(group), Some(signal)) = (group, Signal::from_named_raw(signal))
-        && group.as_raw_nonzero().get() > 1
-        && Some(group) != own
-    {
+    let group = group_of(&pid.to_string()).filter(|group| *group > 1 && Some(*group) != group_of("self"));
+    if let (Some(group), Some(signal)) = (group.and_then(Pid::from_raw), Signal::from_named_raw(signal)) {
         let _ = kill_process_group(group, signal);
     }
     send(pid, signal);
+}
+
+/// The process group, the third number after the name in `/proc/PID/stat` (proc(5)). 0 if its leader is outside of our
+/// pid namespace: ours is where a daemon was started in a namespace of its own, and rustix cannot say 0.
+fn group_of(pid: &str) -> Option<i32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_whitespace().nth(2)?.parse().ok()
 }
 
 fn other(error: hull_cgroups::Error) -> std::io::Error {
     match error {
         hull_cgroups::Error::Io { source, .. } => source,
         error => std::io::Error::other(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_is_read_and_nobody_has_none() {
+        let mut child = std::process::Command::new("sh");
+        std::os::unix::process::CommandExt::process_group(&mut child, 0);
+        let mut child = child.args(["-c", "read line"]).stdin(std::process::Stdio::piped()).spawn().unwrap();
+        assert_eq!(group_of(&child.id().to_string()), i32::try_from(child.id()).ok());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(group_of("self").is_some_and(|own| own >= 0));
+        assert_eq!(group_of("0"), None);
     }
 }
