@@ -24,6 +24,16 @@ fn port(config: &mut PodSandboxConfig, change: impl FnOnce(&mut PortMapping)) {
     config.port_mappings.push(port);
 }
 
+/// User ids and group ids as the kubelet maps them, changed.
+fn ids(config: &mut PodSandboxConfig, change: impl FnOnce(&mut UserNamespace, &mut IdMapping)) {
+    pod_security(config).privileged = false;
+    let mut mapping = IdMapping { host_id: 100_000, container_id: 0, length: 65_536 };
+    let mut users = UserNamespace { mode: 0, uids: vec![mapping], gids: vec![mapping] };
+    change(&mut users, &mut mapping);
+    users.uids = vec![mapping];
+    pod_namespaces(config).userns_options = Some(users);
+}
+
 /// Fields, the words of the refusal, and the request.
 pub(crate) const PODS: &[PodRow] = &[
     (&["PodSandboxConfig.metadata"], "config.metadata", |c| c.metadata = None),
@@ -48,6 +58,10 @@ pub(crate) const PODS: &[PodRow] = &[
     }),
     (&["PortMapping.protocol"], "port_mappings[0].protocol", |c| port(c, |it| it.protocol = -1)),
     (&["PortMapping.host_ip"], "port_mappings[0].host_ip", |c| port(c, |it| it.host_ip = "10.0.0".into())),
+    (&["IDMapping.host_id"], "userns_options.uids", |c| ids(c, |_, it| it.host_id = u32::MAX)),
+    (&["IDMapping.container_id"], "userns_options.uids", |c| ids(c, |_, it| it.container_id = 1)),
+    (&["IDMapping.length"], "userns_options.uids", |c| ids(c, |_, it| it.length = 0)),
+    (&["UserNamespace.gids"], "userns_options.gids", |c| ids(c, |users, _| users.gids.clear())),
 ];
 
 pub(crate) const CONTAINERS: &[ContainerRow] = &[

@@ -250,6 +250,21 @@ const SHOWN: &[(&str, &str, &[&str])] = &[
             "PortForwardRequest.port",
         ],
     ),
+    (
+        "crates/server/tests/users.rs",
+        "a_pod_has_its_own_and_its_containers_are_in_it",
+        &[
+            "NamespaceOption.userns_options",
+            "UserNamespace.mode",
+            "UserNamespace.uids",
+            "UserNamespace.gids",
+            "IDMapping.host_id",
+            "IDMapping.container_id",
+            "IDMapping.length",
+            "Mount.uidMappings",
+            "Mount.gidMappings",
+        ],
+    ),
     // Version 1 of cgroups has no such files: there the field is refused. What a runtime gets on version 2 is the
     // snapshot `unified-on-v2`.
     (
@@ -276,6 +291,19 @@ const REFUSED: &[(&str, &str, &str, &[&str])] = &[
         "pods",
         "(\"namespace_options.network\"",
         &["NamespaceOption.network", "NamespaceOption.ipc", "NamespaceOption.pid"],
+    ),
+    (
+        "crates/server/tests/refusals.rs",
+        "pods",
+        "(\"userns_options.mode\"",
+        &["NamespaceOption.userns_options", "UserNamespace.mode"],
+    ),
+    ("crates/server/tests/refusals.rs", "pods", "(\"userns_options.uids\"", &["UserNamespace.uids"]),
+    (
+        "crates/server/tests/refusals.rs",
+        "containers",
+        "(\"mounts.gidMappings\"",
+        &["Mount.uidMappings", "Mount.gidMappings"],
     ),
     ("crates/server/tests/refusals.rs", "containers", "(\"working_dir\"", &["ContainerConfig.working_dir"]),
     ("crates/server/tests/refusals.rs", "containers", "(\"envs\"", &["ContainerConfig.envs"]),
