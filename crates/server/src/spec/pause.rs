@@ -2,7 +2,7 @@
 //! The spec of a pod's pause: the first process of a PID namespace that the pod's containers share.
 //!
 //! It holds nothing and can do nothing: one program on a read-only root, no capabilities, no new
-//! privileges, the built-in system call filter, no environment. A container that looks at `/proc/1/root` of its
+//! privileges, the built-in system call filter, no environment but a path. A container that looks at `/proc/1/root` of its
 //! pod finds an empty house (and may not even look: the program is not dumpable).
 
 use std::collections::HashMap;
@@ -78,6 +78,8 @@ pub fn pause_spec(input: &PauseInput<'_>) -> Result<Spec, SpecError> {
     let mut process = process::bare_process(vec![PAUSE_PROGRAM.to_owned()], "/".into());
     process
         .set_user(user)
+        // youki does not start a process without one, wherever its program is.
+        .set_env(Some(vec!["PATH=/".to_owned()]))
         .set_capabilities(Some(capabilities::none()))
         .set_no_new_privileges(Some(true))
         // The kubelet's value for a pod's own process: the last to be killed when memory runs out.
