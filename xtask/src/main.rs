@@ -6,6 +6,7 @@
 //! cargo xtask test          builds once, runs every test there is, checks that nothing was left behind
 //! cargo xtask conformance   runs the public suite critest on the daemon
 //! cargo xtask bench         measures what Hull adds to the programs that it calls
+//! cargo xtask soak          thousands of execs and cut sessions: does everything come back?
 //! cargo xtask dist          collects what is installed on a node
 //! ```
 //!
@@ -21,6 +22,7 @@ mod dist;
 mod go;
 mod install;
 mod run;
+mod soak;
 mod test;
 mod youki;
 
@@ -42,8 +44,13 @@ usage: cargo xtask COMMAND
                     --youki          also on youki, which is built first (some minutes)
   conformance [OPTIONS]
                     run critest of cri-tools against Hull on runc and crun; needs root and Go
+<<<<<<< HEAD
                     --handler NAME   runc, crun or youki only, or runc-current, which is built here
                     --network NAME   cni (default) or bridge
+=======
+                    --handler NAME   runc, crun or youki only; --network NAME: cni (default) or bridge
+                    --transport NAME what exec, attach and port-forward are asked in: spdy (default) or websocket
+>>>>>>> a998a4a (xtask: Soak execs and sessions, run critest over WebSocket)
                     --program FILE   another program than the installed one
                     --focus REGEX    only specs whose name matches
                     --seed N         in the order of an earlier run
@@ -61,6 +68,9 @@ usage: cargo xtask COMMAND
                     --json FILE      also write the figures to a file
                     --check          fail on a missed target
                     --programs DIR   measure hull and crictl-lite of that directory, do not build them
+  soak [OPTIONS]    execs with children that hold their pipes, sessions that are cut; needs root
+                    --handler NAME   runc or crun only; --seed N: other random cuts
+                    --execs N        (20000 on crun, 2000 on runc); --sessions N (1000)
   dist              release build with manual pages and completions, in target/dist
 ";
 
@@ -84,6 +94,7 @@ fn dispatch() -> Result<()> {
         Some("test") => test::run(&root, &test::Options::parse(&rest)?),
         Some("conformance") => conformance::run(&root, &rest),
         Some("bench") => bench::run(&root, &rest),
+        Some("soak") => soak::run(&root, &rest),
         Some("dist") => dist::run(&root, &rest),
         Some("help" | "-h" | "--help") => {
             print!("{USAGE}");

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result};
 
 use super::expected::{EXPECTED, Outcome};
-use super::options::Options;
+use super::options::{Options, Transport};
 use crate::run;
 
 /// The most that critest may take, as it and `timeout` take it; a hung spec must not hang CI.
@@ -40,6 +40,9 @@ pub(super) fn run(program: &Path, options: &Options, handler: &str, dir: &Path, 
         .env("TMPDIR", dir.join("tmp"))
         .env("HOME", dir)
         .current_dir(dir);
+    if options.transport == Transport::WebSocket {
+        command.args(["--websocket-exec", "--websocket-attach", "--websocket-portforward"]);
+    }
     if let Some(focus) = &options.focus {
         command.args(["--ginkgo.focus", focus]);
     }

@@ -52,13 +52,7 @@ fn begins(version: &str, start: &str) -> bool {
 const ANY: &[(&str, &str)] = &[];
 
 /// The list.
-pub(crate) const EXPECTED: [Expected; 4] = [
-    Expected {
-        spec: "[k8s.io] Streaming ",
-        outcome: Outcome::LeftOut,
-        only: ANY,
-        reason: "exec, attach and port-forward are not served yet",
-    },
+pub(crate) const EXPECTED: [Expected; 3] = [
     Expected {
         spec: "public image with digest should be pulled and removed",
         outcome: Outcome::LeftOut,

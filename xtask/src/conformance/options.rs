@@ -16,6 +16,14 @@ pub(super) enum Network {
     Bridge,
 }
 
+/// What critest's client of exec, attach and port-forward speaks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Transport {
+    #[default]
+    Spdy,
+    WebSocket,
+}
+
 /// What was asked for.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Options {
@@ -23,6 +31,7 @@ pub(super) struct Options {
     /// In place of the installed runtime.
     pub(super) program: Option<PathBuf>,
     pub(super) network: Network,
+    pub(super) transport: Transport,
     pub(super) focus: Option<String>,
     pub(super) seed: Option<u32>,
     /// How many times; without a seed, each in another order.
@@ -45,6 +54,17 @@ impl Network {
     }
 }
 
+// === impl Transport ===
+
+impl Transport {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Spdy => "spdy",
+            Self::WebSocket => "websocket",
+        }
+    }
+}
+
 // === impl Options ===
 
 impl Default for Options {
@@ -53,6 +73,7 @@ impl Default for Options {
             handlers: Vec::new(),
             program: None,
             network: Network::default(),
+            transport: Transport::default(),
             focus: None,
             seed: None,
             repeat: 1,
@@ -81,6 +102,13 @@ impl Options {
                         "cni" => Network::Cni,
                         "bridge" => Network::Bridge,
                         other => bail!("--network {other}: there are cni and bridge"),
+                    };
+                }
+                "--transport" => {
+                    options.transport = match value()?.as_str() {
+                        "spdy" => Transport::Spdy,
+                        "websocket" => Transport::WebSocket,
+                        other => bail!("--transport {other}: there are spdy and websocket"),
                     };
                 }
                 "--program" => {
@@ -121,6 +149,9 @@ impl Options {
     pub(super) fn words(&self, handler: &str) -> Vec<String> {
         let mut words = vec!["--handler".to_owned(), handler.to_owned()];
         words.extend(["--network".to_owned(), self.network.name().to_owned()]);
+        if self.transport != Transport::default() {
+            words.extend(["--transport".to_owned(), self.transport.name().to_owned()]);
+        }
         let values = [
             ("--program", self.program.as_ref().map(|path| path.to_string_lossy().into_owned())),
             ("--focus", self.focus.clone()),
@@ -147,7 +178,7 @@ mod tests {
     fn options_are_read_and_handed_on_for_one_handler() {
         let options = parse(&[]).unwrap();
         assert_eq!(options.handlers, ["runc", "crun"]);
-        let words = "--handler crun --network bridge --program /proc/version --focus a.b --seed 7 --load --all --keep";
+        let words = "--handler crun --network bridge --transport websocket --program /proc/version --focus a.b --seed 7 --load --all --keep";
         let options = parse(&words.split(' ').collect::<Vec<_>>()).unwrap();
         assert_eq!(options.words("crun").join(" "), words);
         let current = parse(&["--handler", RUNC_CURRENT]).unwrap();
@@ -166,6 +197,7 @@ mod tests {
             (&["--handler", "runk"][..], "runk"),
             (&["--repeat", "0"], "from 1"),
             (&["--network", "host"], "host"),
+            (&["--transport", "http"], "http"),
             (&["--program", "/proc/version"], "--program needs --handler"),
             (&["--handler", "runc", "--program", "/no/such"], "/no/such"),
             (&["--seed", "x"], "--seed"),
