@@ -32,6 +32,12 @@ struct Stream {
     kept: Vec<u8>,
 }
 
+/// Programs open /dev/stdout by name, and in a user namespace the runtime cannot give it to them. Who has no right to
+/// look at the process does not find the pipe, whatever its mode.
+pub(super) fn make_openable(pipe: &OwnedFd) -> io::Result<()> {
+    Ok(rustix::fs::fchmod(pipe, Mode::from_raw_mode(0o666))?)
+}
+
 impl Collector {
     /// Makes the pipes; answers the ends for the process (stdout, stderr), blocking as programs expect.
     pub(super) fn new(room: usize) -> io::Result<(Self, OwnedFd, OwnedFd)> {
@@ -40,11 +46,8 @@ impl Collector {
         let stream = |pipe| Stream { pipe: Some(pipe), kept: Vec::new() };
         let collector = Self { stdout: stream(out), stderr: stream(err), room, truncated: false };
         let (out, err) = (out_writer.into_blocking_fd()?, err_writer.into_blocking_fd()?);
-        for writer in [&out, &err] {
-            // Programs open /dev/stdout by name, and in a user namespace the runtime cannot give it to them. Who has
-            // no right to look at the process does not find it, whatever its mode.
-            rustix::fs::fchmod(writer, Mode::from_raw_mode(0o666))?;
-        }
+        make_openable(&out)?;
+        make_openable(&err)?;
         Ok((collector, out, err))
     }
 

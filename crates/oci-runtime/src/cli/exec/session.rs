@@ -18,6 +18,7 @@ use tokio::net::unix::pipe;
 use tokio::sync::OnceCell;
 
 use super::console::{Console, Terminal};
+use super::output::make_openable;
 use super::{CliRuntime, Flavor, Place, Tree, VERB, check, command, io_error, make_place, refine, started};
 use crate::{
     Error, ExecSession, ProcessInput, ProcessOutput, Result, SessionRequest, SessionStreams, TerminalSize,
@@ -134,7 +135,9 @@ impl Wires {
             stderr = Some(writer.into_blocking_fd()?);
             streams.stderr = Some(ProcessOutput::pipe(reader));
         }
-        Ok(Self { streams, console: None, ours: [stdin, stdout, stderr] })
+        let ours = [stdin, stdout, stderr];
+        ours.iter().flatten().try_for_each(make_openable)?;
+        Ok(Self { streams, console: None, ours })
     }
 }
 
