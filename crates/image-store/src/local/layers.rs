@@ -278,3 +278,28 @@ fn is_named(table: &[u8], path: &[u8]) -> bool {
 pub(super) fn hex_of(diff_id: &str) -> &str {
     diff_id.strip_prefix("sha256:").unwrap_or(diff_id)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mount_names_a_layer_by_its_path_or_in_a_clone() {
+        let layer = "a".repeat(64);
+        let named =
+            |table: &str, parent: &str| is_named(table.as_bytes(), format!("{parent}{layer}").as_bytes());
+        let own = "/var/lib/hull/images/layers/";
+        for (lower, parent, expected) in [
+            (format!("lowerdir+={own}{layer}"), own, true),
+            (format!("lowerdir+=/proc/self/fd/12/{layer}"), own, true),
+            (format!("lowerdir+=/var/lib/hull/containers/c/lowers/{layer}"), own, true),
+            (format!("lowerdir+=/other/layers/{layer}"), own, false),
+            (format!("lowerdir+=/other/layers/{layer},lowerdir+=/proc/self/fd/3/{layer}"), own, true),
+            (format!("lowerdir+=/other/layers/{}", "b".repeat(64)), own, false),
+            // What the table escapes is not compared.
+            (format!("lowerdir+=/my\\040root/layers/{layer}"), "/my root/layers/", true),
+        ] {
+            assert_eq!(named(&lower, parent), expected, "{lower}");
+        }
+    }
+}
