@@ -63,7 +63,7 @@ usage: cargo xtask COMMAND
                     --runtime NAME   runc or crun only; --network NAME: cni or bridge only
                     --storm          instead: --storm-pods (30), --parallel (10) at once
                     --soak           instead: --cycles (1000), memory at 100 and at the end
-                    --reads          instead: status and list calls while --read-pods (50) come and go at once
+                    --reads          instead: status and list calls while --read-pods (50) come and go, --parallel at once
                     --all            all four
                     --json FILE      also write the figures to a file
                     --check          fail on a missed target

@@ -57,8 +57,9 @@ impl Bench<'_> {
             report::print_storm(&combination);
         }
         if self.options.reads {
-            let pods = self.options.read_pods;
-            combination.reads = Some(report::Reads { pods, hull: daemon.pods_and_reads(pods, pods)? });
+            let (pods, parallel) = (self.options.read_pods, self.options.parallel);
+            combination.reads =
+                Some(report::Reads { pods, parallel, hull: daemon.pods_and_reads(pods, parallel)? });
             report::print_reads(&combination);
         }
         daemon.stop()?;

@@ -37,10 +37,11 @@ pub(crate) struct Combination {
     pub(crate) reads: Option<Reads>,
 }
 
-/// Status and list calls while so many pods come and go at once.
+/// Status and list calls while pods come and go.
 #[derive(Debug)]
 pub(crate) struct Reads {
     pub(crate) pods: u32,
+    pub(crate) parallel: u32,
     pub(crate) hull: Measured,
 }
 
@@ -227,10 +228,11 @@ pub(crate) fn print_reads(combination: &Combination) {
     let Some(reads) = &combination.reads else { return };
     let figures = Figures::of(&reads.hull.reads);
     println!(
-        "\n{} status and list calls while {} pods came and went at once, {} operations failed: median {:.1} ms \
+        "\n{} status and list calls while {} pods came and went, {} at once, {} operations failed: median {:.1} ms \
          (target {READ_MEDIAN:.0}), p90 {:.1}, p99 {:.1} (target {READ_P99:.0}), most {:.1}",
         figures.count,
         reads.pods,
+        reads.parallel,
         reads.hull.errors,
         figures.median,
         figures.p90,
@@ -334,6 +336,7 @@ fn combination_json(combination: &Combination) -> Value {
         let figures = Figures::of(&reads.hull.reads);
         json!({
             "pods": reads.pods,
+            "parallel": reads.parallel,
             "errors": reads.hull.errors,
             "count": figures.count,
             "median": figures.median,
@@ -420,7 +423,7 @@ mod tests {
         let mut combination = combination(1.0, 1.0);
         let reads = |mut reads: Vec<f64>, slow: f64| {
             reads.extend([slow, slow]);
-            Reads { pods: 50, hull: Measured { reads, errors: 1, ..Measured::default() } }
+            Reads { pods: 50, parallel: 10, hull: Measured { reads, errors: 1, ..Measured::default() } }
         };
         combination.reads = Some(reads(vec![4.0; 98], 49.0));
         assert_eq!((combination.missed(), combination.errors()), (vec![], 1));
