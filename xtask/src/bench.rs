@@ -23,6 +23,7 @@ mod measure;
 mod options;
 mod plan;
 mod report;
+mod streams;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -100,7 +101,8 @@ fn build(root: &Path, options: &Options) -> Result<()> {
     let started = Instant::now();
     let cargo = |args: &[&str]| run::run(Command::new("cargo").current_dir(root).args(args));
     if options.programs.is_none() {
-        let packages = ["--package", "hull-server", "--package", "hull-crictl-lite"];
+        let packages =
+            ["--package", "hull-server", "--package", "hull-crictl-lite", "--package", "hull-stream-client"];
         cargo(&[&["build", "--quiet", "--release", "--bins"], &packages[..]].concat())?;
     }
     cargo(&["build", "--quiet", "--package", "hull-tests", "--bin", "make-image"])?;

@@ -63,8 +63,14 @@ usage: cargo xtask COMMAND
                     --runtime NAME   runc or crun only; --network NAME: cni or bridge only
                     --storm          instead: --storm-pods (30), --parallel (10) at once
                     --soak           instead: --cycles (1000), memory at 100 and at the end
+<<<<<<< HEAD
                     --reads          instead: status and list calls while --read-pods (50) come and go, --parallel at once
                     --all            all four
+=======
+                    --reads          instead: status and list calls while --read-pods (50) come and go at once
+                    --streams        instead: --stream-mib (1024) forwarded and out of execs, against a bare relay
+                    --all            all five
+>>>>>>> 5681f1c (xtask: Measure streams against a bare relay)
                     --json FILE      also write the figures to a file
                     --check          fail on a missed target
                     --programs DIR   measure hull and crictl-lite of that directory, do not build them

@@ -104,6 +104,8 @@ pub(crate) enum Command {
     Logs(Logs),
     /// Run a command in a container, wait for it, and print what it printed
     Exec(Exec),
+    /// Print the URL of an exec, attach or port-forward, for a client of your own; it is good once, for a minute
+    Url(Url),
     /// Stop containers
     Stop(Stop),
     /// Remove containers
@@ -437,6 +439,35 @@ pub(crate) struct Exec {
     /// Program and arguments
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
     pub(crate) command: Vec<String>,
+}
+
+/// `url`.
+#[derive(Args, Debug)]
+pub(crate) struct Url {
+    /// Of what
+    pub(crate) kind: UrlKind,
+    /// The container, or the pod sandbox of a port-forward
+    #[arg(value_name = "ID")]
+    pub(crate) id: String,
+    /// Program and arguments of an exec
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        required_if_eq("kind", "exec"),
+        value_name = "COMMAND"
+    )]
+    pub(crate) command: Vec<String>,
+}
+
+/// A kind of session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum UrlKind {
+    /// A command in a container; its output
+    Exec,
+    /// A container's own process; its output
+    Attach,
+    /// Connections to ports of a pod
+    PortForward,
 }
 
 /// `stop`.

@@ -2,13 +2,16 @@
 //! A SPDY client written from the protocol, without the server's codec.
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 
 use crate::http::{ask, connect, soon, spdy_headers};
 
 /// What every header block is compressed against.
 pub const DICTIONARY: &[u8] = include_bytes!("../data/spdy3.dictionary");
+
+/// What is read at once.
+const READ_AHEAD: usize = 64 << 10;
 
 /// What a server sends.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,7 +56,7 @@ pub struct Writer<S> {
 /// The receiving half.
 #[derive(Debug)]
 pub struct Reader<S> {
-    io: ReadHalf<S>,
+    io: BufReader<ReadHalf<S>>,
     zlib: Decompress,
 }
 
@@ -62,7 +65,10 @@ pub fn client<S: AsyncRead + AsyncWrite>(io: S) -> (Reader<S>, Writer<S>) {
     let (read, write) = tokio::io::split(io);
     let mut zlib = Compress::new(Compression::best(), true);
     zlib.set_dictionary(DICTIONARY).unwrap();
-    (Reader { io: read, zlib: Decompress::new(true) }, Writer { io: write, zlib, next: 1 })
+    (
+        Reader { io: BufReader::with_capacity(READ_AHEAD, read), zlib: Decompress::new(true) },
+        Writer { io: write, zlib, next: 1 },
+    )
 }
 
 /// Connects and upgrades; the client's two halves.
@@ -177,6 +183,29 @@ impl<S: AsyncRead> Reader<S> {
             7 => Frame::GoAway { last: number(&payload), status: number(&payload[4..]) },
             other => panic!("a frame of type {other} from the server"),
         }))
+    }
+
+    /// Reads a stream to its end and keeps nothing of it; how many bytes it had.
+    ///
+    /// # Errors
+    /// Those of the connection; `UnexpectedEof` if it ends before the stream.
+    pub async fn count(&mut self, stream: u32) -> std::io::Result<u64> {
+        let (mut total, mut scratch) = (0, vec![0; 64 << 10]);
+        loop {
+            let mut head = [0; 8];
+            self.io.read_exact(&mut head).await?;
+            let mut left = (u32::from_be_bytes([0, head[5], head[6], head[7]])) as usize;
+            let is_it = u32::from_be_bytes([head[0], head[1], head[2], head[3]]) == stream;
+            total += if is_it { left as u64 } else { 0 };
+            while left > 0 {
+                let part = left.min(scratch.len());
+                self.io.read_exact(&mut scratch[..part]).await?;
+                left -= part;
+            }
+            if is_it && head[4] == 1 {
+                return Ok(total);
+            }
+        }
     }
 
     /// The next frame, which must come.

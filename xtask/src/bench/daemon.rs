@@ -79,6 +79,25 @@ impl Daemon {
         Ok(daemon)
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The client's program.
+    pub(crate) fn client(&self) -> &Path {
+        &self.client
+    }
+
+    /// What `crictl-lite` prints, without the line's end.
+    pub(crate) fn crictl(&self, args: &[&str]) -> Result<String> {
+        let endpoint = format!("unix://{}", self.socket().display());
+        let mut command = Command::new(&self.client);
+        command.arg("--runtime-endpoint").arg(endpoint).args(args).stdin(Stdio::null());
+        let printed =
+            run::capture(&mut command).with_context(|| format!("the daemon's log:\n{}", self.log()))?;
+        Ok(printed.trim_end().to_owned())
+    }
+
     fn socket(&self) -> PathBuf {
         self.home.join("hull.sock")
     }

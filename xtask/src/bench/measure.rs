@@ -15,7 +15,7 @@ use super::files::Places;
 use super::options::{Network, Options};
 use super::plan::Plan;
 use super::report::{Combination, Soak, Storm};
-use super::{Programs, report};
+use super::{Programs, report, streams};
 
 /// Pods of each side before those that count.
 const WARM_UP: u32 = 3;
@@ -61,6 +61,10 @@ impl Bench<'_> {
             combination.reads =
                 Some(report::Reads { pods, parallel, hull: daemon.pods_and_reads(pods, parallel)? });
             report::print_reads(&combination);
+        }
+        if self.options.streams {
+            let bytes = u64::from(self.options.stream_mib) << 20;
+            combination.streams = Some(streams::measure(&daemon, &home, bytes)?);
         }
         daemon.stop()?;
         if self.options.soak {

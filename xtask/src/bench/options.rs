@@ -57,6 +57,10 @@ pub(crate) struct Options {
     pub(crate) reads: bool,
     /// Pods that come and go while status and lists are asked for.
     pub(crate) read_pods: u32,
+    /// Bytes through forwarded connections and out of execs.
+    pub(crate) streams: bool,
+    /// So many MiB each time.
+    pub(crate) stream_mib: u32,
     pub(crate) json: Option<PathBuf>,
     /// Fail on a missed target.
     pub(crate) check: bool,
@@ -78,6 +82,8 @@ impl Default for Options {
             soak: false,
             reads: false,
             read_pods: 50,
+            streams: false,
+            stream_mib: 1024,
             json: None,
             check: false,
             programs: None,
@@ -89,7 +95,7 @@ impl Options {
     pub(crate) fn parse(args: &[String]) -> Result<Self> {
         let mut options = Self::default();
         let (mut runtimes, mut networks) = (Vec::new(), Vec::new());
-        let (mut storm, mut soak, mut reads, mut all) = (false, false, false, false);
+        let (mut storm, mut soak, mut reads, mut streams, mut all) = (false, false, false, false, false);
         let mut args = args.iter();
         while let Some(arg) = args.next() {
             let mut value = || args.next().with_context(|| format!("{arg} needs a value"));
@@ -111,6 +117,8 @@ impl Options {
                 "--programs" => options.programs = Some(value()?.into()),
                 "--read-pods" => options.read_pods = number(arg, value()?)?,
                 "--reads" => reads = true,
+                "--stream-mib" => options.stream_mib = number(arg, value()?)?,
+                "--streams" => streams = true,
                 "--storm" => storm = true,
                 "--soak" => soak = true,
                 "--all" => all = true,
@@ -124,10 +132,11 @@ impl Options {
         if !networks.is_empty() {
             options.networks = networks;
         }
-        options.one_by_one = all || !storm && !soak && !reads;
+        options.one_by_one = all || !storm && !soak && !reads && !streams;
         options.storm = all || storm;
         options.soak = all || soak;
         options.reads = all || reads;
+        options.streams = all || streams;
         Ok(options)
     }
 }
@@ -162,6 +171,8 @@ mod tests {
         assert!(all.storm && all.soak && all.reads && all.one_by_one && all.pods == QUICK_PODS);
         let reads = parse("--reads --read-pods 7").unwrap();
         assert!(reads.reads && !reads.storm && !reads.one_by_one && reads.read_pods == 7);
+        let streams = parse("--streams --stream-mib 64").unwrap();
+        assert!(streams.streams && !streams.reads && !streams.one_by_one && streams.stream_mib == 64);
     }
 
     #[test]

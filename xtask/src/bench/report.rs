@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::daemon::Measured;
 use super::figures::{Figures, STEPS, Times, target};
 use super::options::{Network, Options};
+use super::streams::Streams;
 use crate::run;
 
 /// The most that a storm may take, in terms of the bare parts' CPU time spread over the cores.
@@ -35,6 +36,7 @@ pub(crate) struct Combination {
     pub(crate) storm: Option<Storm>,
     pub(crate) soak: Option<Soak>,
     pub(crate) reads: Option<Reads>,
+    pub(crate) streams: Option<Streams>,
 }
 
 /// Status and list calls while pods come and go.
@@ -92,6 +94,7 @@ impl Combination {
             storm: None,
             soak: None,
             reads: None,
+            streams: None,
         }
     }
 
@@ -130,6 +133,9 @@ impl Combination {
                 "{label}: storm {:.2} times the bare CPU time, target {STORM:.0}",
                 storm.times_cpu()
             ));
+        }
+        if let Some(streams) = &self.streams {
+            missed.extend(streams.missed().map(|line| format!("{label}: {line}")));
         }
         if let Some(reads) = &self.reads {
             let figures = Figures::of(&reads.hull.reads);
@@ -355,6 +361,7 @@ fn combination_json(combination: &Combination) -> Value {
         "storm": storm,
         "soak": soak,
         "reads": reads,
+        "streams": combination.streams.as_ref().map(Streams::json),
         "missed": combination.missed(),
     })
 }

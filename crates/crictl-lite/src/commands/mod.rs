@@ -12,6 +12,7 @@ pub(crate) mod pods;
 mod ps;
 mod run;
 mod stats;
+mod url;
 
 use crate::bench;
 use crate::cli::{Cli, Command};
@@ -41,6 +42,7 @@ pub(crate) async fn run(cli: Cli) -> Result<u8, Failures> {
         Command::Stats(args) => stats::show(&client, args).await?,
         Command::Logs(args) => logs::print(&client, args).await?,
         Command::Exec(args) => return exec::exec(&client, args).await,
+        Command::Url(args) => url::url(&client, args).await?,
         Command::Stop(args) => return containers::stop(&client, args).await,
         Command::Rm(args) => return containers::remove(&client, args).await,
         Command::Bench(args) => return bench::run(&client, &args).await,
