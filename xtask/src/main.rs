@@ -44,13 +44,9 @@ usage: cargo xtask COMMAND
                     --youki          also on youki, which is built first (some minutes)
   conformance [OPTIONS]
                     run critest of cri-tools against Hull on runc and crun; needs root and Go
-<<<<<<< HEAD
                     --handler NAME   runc, crun or youki only, or runc-current, which is built here
                     --network NAME   cni (default) or bridge
-=======
-                    --handler NAME   runc, crun or youki only; --network NAME: cni (default) or bridge
                     --transport NAME what exec, attach and port-forward are asked in: spdy (default) or websocket
->>>>>>> a998a4a (xtask: Soak execs and sessions, run critest over WebSocket)
                     --program FILE   another program than the installed one
                     --focus REGEX    only specs whose name matches
                     --seed N         in the order of an earlier run
@@ -63,14 +59,9 @@ usage: cargo xtask COMMAND
                     --runtime NAME   runc or crun only; --network NAME: cni or bridge only
                     --storm          instead: --storm-pods (30), --parallel (10) at once
                     --soak           instead: --cycles (1000), memory at 100 and at the end
-<<<<<<< HEAD
                     --reads          instead: status and list calls while --read-pods (50) come and go, --parallel at once
-                    --all            all four
-=======
-                    --reads          instead: status and list calls while --read-pods (50) come and go at once
                     --streams        instead: --stream-mib (1024) forwarded and out of execs, against a bare relay
                     --all            all five
->>>>>>> 5681f1c (xtask: Measure streams against a bare relay)
                     --json FILE      also write the figures to a file
                     --check          fail on a missed target
                     --programs DIR   measure hull and crictl-lite of that directory, do not build them
