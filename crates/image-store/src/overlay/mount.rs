@@ -91,7 +91,13 @@ fn with_fsopen(lowers: &[PathBuf], dir: &Path) -> std::result::Result<(), Attemp
     // Not before 5.10: there an unmount writes back the file system below.
     let _ = rustix::mount::fsconfig_set_flag(fs.as_fd(), "volatile");
     let _ = set(fs.as_fd(), "source", b"hull");
-    rustix::mount::fsconfig_create(fs.as_fd()).map_err(|error| failed(explained(fs.as_fd(), error)))?;
+    match rustix::mount::fsconfig_create(fs.as_fd()) {
+        Ok(()) => {}
+        // Before 6.5 an overlay takes every key and reads them only now, without a word about the one that it does
+        // not know. What else is wrong, mount(2) finds as well.
+        Err(Errno::INVAL) if !has_message(fs.as_fd()) => return Err(Attempt::Unsupported),
+        Err(error) => return Err(failed(explained(fs.as_fd(), error))),
+    }
     let mount = rustix::mount::fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
         .map_err(|error| failed(explained(fs.as_fd(), error)))?;
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
