@@ -15,6 +15,11 @@ use crate::{Child, Command, Error, Result, Stdio, nofile, table};
 /// Sources of descriptors are moved up to this number at least, away from any target.
 const LIFTED_MIN: RawFd = 100;
 
+/// What systemd tells this very process by its environment. A program that we start would take it for its own: runc
+/// would hand the socket on to the container, and wait for its answer.
+const OURS_ALONE: [&str; 6] =
+    ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"];
+
 impl Command {
     /// Starts it. Synchronous and quick (one vfork).
     ///
@@ -61,7 +66,8 @@ impl Command {
 
     fn environment(&mut self) -> io::Result<Vec<CString>> {
         let inherited = (!self.env_clear).then(std::env::vars_os).into_iter().flatten();
-        let mut variables: BTreeMap<OsString, OsString> = inherited.collect();
+        let meant_for_others = |(key, _): &(OsString, OsString)| !OURS_ALONE.iter().any(|own| key == own);
+        let mut variables: BTreeMap<OsString, OsString> = inherited.filter(meant_for_others).collect();
         for (key, value) in self.env.drain(..) {
             if key.is_empty() || key.as_bytes().contains(&b'=') {
                 return Err(invalid(format!("{key:?} cannot be the name of an environment variable")));
