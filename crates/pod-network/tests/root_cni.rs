@@ -87,6 +87,7 @@ impl Bridge {
             netns_dir: dir.path().join("netns"),
             prefix: "hull-".to_owned(),
             ns_dir: dir.path().join("ns"),
+            ..LinuxConfig::default()
         });
         let bridge = Self { dir, number, netns };
         let mut plugins = vec![json!({

@@ -75,6 +75,7 @@ impl Site {
             netns_dir: dir.path().join("netns"),
             prefix: "hull-".to_owned(),
             ns_dir: dir.path().join("ns"),
+            ..LinuxConfig::default()
         });
         let config = BridgeConfig {
             name: "hlbr0".to_owned(),
