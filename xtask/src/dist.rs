@@ -8,6 +8,7 @@
 //!   share/bash-completion/completions/{hull,crictl-lite}
 //!   share/zsh/site-functions/{_hull,_crictl-lite}
 //!   share/fish/vendor_completions.d/{hull,crictl-lite}.fish
+//!   lib/systemd/system/hull.service                         how systemd runs it, see docs/kubelet.md
 //! ```
 //! The layout is the one below `/usr` (or `/usr/local`): `cp -a target/dist/. /usr/local/` installs it.
 
@@ -51,6 +52,7 @@ pub(crate) fn run(root: &Path, args: &[String]) -> Result<()> {
             place(&documents.join("completions").join(made), &share.join(installed))?;
         }
     }
+    place(&root.join("contrib/systemd/hull.service"), &dist.join("lib/systemd/system/hull.service"))?;
     println!("{}", dist.display());
     Ok(())
 }

@@ -84,7 +84,8 @@ pub struct CreateRequest {
     pub log_path: Option<PathBuf>,
     /// How the process's standard streams are made.
     pub stdio: Stdio,
-    /// The cgroup to put the monitor in (cgroupfs path relative to each hierarchy); exists. `None`: the daemon's.
+    /// The cgroup to put the monitor in (its path below each hierarchy's root); exists, unless it is a scope, which
+    /// systemd makes for it. `None`: the daemon's.
     pub monitor_cgroup: Option<PathBuf>,
     /// How long create may take.
     pub deadline: Duration,

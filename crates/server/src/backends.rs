@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use hull_cgroups::Cgroups;
+use hull_cgroups::{Cgroups, Mode};
 use hull_conmon_client::Monitor;
 use hull_conmon_client::conmon::{ConmonConfig, ConmonMonitor};
 use hull_conmon_client::mock::MockMonitor;
@@ -20,8 +20,9 @@ use hull_pod_network::PodNetwork;
 use hull_pod_network::bridge::{BridgeConfig, BridgeNetwork};
 use hull_pod_network::cni::{CniConfig, CniNetwork};
 use hull_pod_network::mock::MockNetwork;
+use hull_systemd::Systemd;
 
-use crate::config::{Config, HandlerConfig, ImagesBackend, NetworkBackend, RuntimeKind};
+use crate::config::{CgroupDriver, Config, HandlerConfig, ImagesBackend, NetworkBackend, RuntimeKind};
 use crate::context::Handler;
 use crate::error::{Error, Result};
 use crate::node::{LinuxNode, MemoryNode, Node};
@@ -78,7 +79,10 @@ impl Backends {
             make_dir(&mock_dir)?;
         }
         let node: Arc<dyn Node> = match &cgroups {
-            Some(cgroups) => Arc::new(LinuxNode::new(cgroups.clone())?),
+            Some(cgroups) => {
+                ask_for_systemd(config, cgroups).await?;
+                Arc::new(LinuxNode::new(cgroups.clone(), Systemd::new())?)
+            }
             None => Arc::new(MemoryNode::new()?),
         };
         let netns: Arc<dyn NetNsManager> = if simulated {
@@ -150,6 +154,19 @@ impl NetworkEnd {
     }
 }
 
+/// A driver that cannot work is told at the start, not with the first pod.
+async fn ask_for_systemd(config: &Config, cgroups: &Cgroups) -> Result<()> {
+    if config.runtime.cgroup_driver != CgroupDriver::Systemd {
+        return Ok(());
+    }
+    if cgroups.mode() != Mode::V2 {
+        let problem = "it needs cgroup version 2 alone; use cgroup_driver = \"cgroupfs\" on this machine";
+        return Err(Error::io("use runtime.cgroup_driver = \"systemd\"", std::io::Error::other(problem)));
+    }
+    Systemd::new().probe().await?;
+    Ok(())
+}
+
 fn uses_mocks(config: &Config) -> bool {
     config.network.backend == NetworkBackend::Mock
         || config.images.backend == ImagesBackend::Mock
@@ -210,6 +227,7 @@ fn handlers(
                     let mut settings =
                         ConmonConfig::new(&config.runtime.conmon, attach_dir(&config.run_root));
                     settings.cgroups = cgroups.cloned();
+                    settings.systemd = Systemd::new();
                     Arc::new(ConmonMonitor::new(settings))
                 });
                 make_dir(&handler.root)?;

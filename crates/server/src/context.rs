@@ -69,6 +69,8 @@ pub(crate) struct Daemon {
     pub(crate) checks: Semaphore,
     /// When this daemon was started.
     pub(crate) started: SystemTime,
+    /// Pods that make slices share it; who stops a slice that several pods may share has it alone.
+    pub(crate) slices: tokio::sync::RwLock<()>,
     /// A return of freed memory to the kernel is due.
     pub(crate) trim_due: AtomicBool,
 }
@@ -116,6 +118,7 @@ impl Daemon {
             jobs: Jobs::default(),
             checks: Semaphore::new(1),
             started: SystemTime::now(),
+            slices: tokio::sync::RwLock::new(()),
             trim_due: AtomicBool::new(false),
             config,
         })

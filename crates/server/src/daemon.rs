@@ -28,6 +28,7 @@ use crate::backends::{Backends, Mocks, NetworkEnd};
 use crate::config::Config;
 use crate::context::{self, Context};
 use crate::error::{Error, Result};
+use crate::health::Health;
 use crate::layout::Layout;
 use crate::probe;
 use crate::recovery;
@@ -121,6 +122,11 @@ impl Server {
             Ok(Err(error)) => Error::io("serve", std::io::Error::other(error)),
             Err(error) => Error::io("serve", std::io::Error::other(error)),
         }
+    }
+
+    /// What asks this daemon whether it is well.
+    pub fn health(&self) -> Health {
+        Health::new(self.ctx.clone(), self.listen.clone())
     }
 
     /// Ends the daemon: no new calls, watchers end, pulls are cancelled, operations get `timeouts.shutdown` to finish.

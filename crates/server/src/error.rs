@@ -134,6 +134,9 @@ pub enum Error {
     /// Control groups.
     #[error(transparent)]
     Cgroup(#[from] hull_cgroups::Error),
+    /// systemd.
+    #[error(transparent)]
+    Systemd(#[from] hull_systemd::Error),
     /// The OCI spec cannot be made from the request.
     #[error(transparent)]
     Spec(#[from] crate::spec::SpecError),
@@ -227,6 +230,7 @@ impl Error {
             Self::NetNs(_)
             | Self::Record(_)
             | Self::Cgroup(_)
+            | Self::Systemd(_)
             | Self::Io { .. }
             | Self::Cleanup { .. }
             | Self::Lost { .. } => Code::Internal,

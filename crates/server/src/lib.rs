@@ -23,6 +23,7 @@
 //! ```
 
 mod backends;
+mod cgroup;
 mod check;
 mod claim;
 pub mod config;
@@ -31,6 +32,7 @@ mod context;
 mod daemon;
 mod error;
 mod events;
+mod health;
 mod id;
 mod image;
 mod layout;
@@ -54,3 +56,4 @@ pub use backends::Mocks;
 pub use check::{Offline, Report};
 pub use daemon::{Server, lock_root};
 pub use error::{Error, Result, chain};
+pub use health::Health;

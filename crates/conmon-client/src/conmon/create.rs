@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use hull_failpoint::{failpoint, failpoint_async};
 use hull_process::{Child, Command, ExitStatus, Stdio};
+use hull_systemd::Scope;
+use hull_systemd::unit::Unit;
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
 
@@ -207,20 +209,30 @@ impl ConmonMonitor {
         failpoint_async!("monitor.create.cgroup")
             .map_err(Error::io("put the monitor into its control group"))?;
         let Some(pid) = attempt.child.as_ref().map(Child::pid) else { return Ok(()) };
+        if let Some(unit) = Unit::of(&cgroup) {
+            let moved = self.place_in_scope(&unit, request, pid).await;
+            return attempt.placed(moved).await;
+        }
         let moved = tokio::task::spawn_blocking(move || {
             let context = format!("put the monitor into control group {}", cgroup.display());
             cgroups.add_process(&cgroup, pid).map_err(|error| Error::io(context)(io::Error::other(error)))
         })
         .await
         .map_err(|error| Error::io("put the monitor into its control group")(io::Error::other(error)))?;
-        match moved {
-            // A launcher that has ended cannot be moved; why it ended is the better answer.
-            Err(error) => match attempt.launcher_status(AFTERMATH).await {
-                Some(status) => Err(attempt.ended_early(Some(status))),
-                None => Err(error),
-            },
-            Ok(()) => Ok(()),
-        }
+        attempt.placed(moved).await
+    }
+
+    /// The scope comes into being with the launcher in it.
+    async fn place_in_scope(&self, unit: &Unit, request: &CreateRequest, pid: i32) -> Result<()> {
+        let scope = Scope {
+            name: unit.name.clone(),
+            slice: unit.slice.clone(),
+            description: format!("Monitor of container {}", request.command.id),
+            pids: vec![pid.unsigned_abs()],
+        };
+        let context = format!("put the monitor into {} of systemd", unit.name);
+        let started = self.config.systemd.start_scope(&scope).await;
+        started.map_err(|error| Error::io(context)(io::Error::other(error)))
     }
 }
 
@@ -312,6 +324,17 @@ impl Attempt {
             trace.end().await;
         }
         self.trace = None;
+    }
+
+    /// A launcher that has ended cannot be moved; why it ended is the better answer.
+    async fn placed(&mut self, moved: Result<()>) -> Result<()> {
+        match moved {
+            Err(error) => match self.launcher_status(AFTERMATH).await {
+                Some(status) => Err(self.ended_early(Some(status))),
+                None => Err(error),
+            },
+            Ok(()) => Ok(()),
+        }
     }
 
     /// What the monitor tells, or why it tells nothing.

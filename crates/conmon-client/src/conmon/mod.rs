@@ -33,6 +33,7 @@ use async_trait::async_trait;
 use hull_cgroups::Cgroups;
 use hull_oci_runtime::{Exit, ExitSource};
 use hull_process::Pidfd;
+use hull_systemd::Systemd;
 
 use crate::attach::{AttachClient, AttachRequest, Attachment, Connection, Hubs, Limits};
 use crate::files::Files;
@@ -54,7 +55,9 @@ pub struct ConmonConfig {
     /// sockets; made when missing. `<socket_dir>/<id>/attach` must fit into 107 bytes: with ids of 64
     /// characters, 35 are left for the directory.
     pub socket_dir: PathBuf,
-    /// Needed for requests that name a monitor cgroup.
+    /// Asked for requests whose monitor cgroup is a scope.
+    pub systemd: Systemd,
+    /// Needed for requests that name another monitor cgroup.
     pub cgroups: Option<Cgroups>,
     /// How long after the container's end conmon may take to drain the output and end.
     pub drain_deadline: Duration,
@@ -86,6 +89,7 @@ impl ConmonConfig {
             path: path.into(),
             socket_dir: socket_dir.into(),
             cgroups: None,
+            systemd: Systemd::new(),
             drain_deadline: Duration::from_secs(10),
             ctl_deadline: Duration::from_secs(2),
             attach: Limits::default(),

@@ -5,6 +5,7 @@ pub(crate) mod check;
 mod client;
 pub(crate) mod completion;
 pub(crate) mod import;
+mod manager;
 pub(crate) mod ops;
 pub(crate) mod serve;
 pub(crate) mod sessions;

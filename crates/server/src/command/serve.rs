@@ -11,6 +11,8 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use super::manager::Manager;
+
 /// More threads than this only cost memory: the daemon waits far more than it computes.
 const MOST_WORKERS: usize = 4;
 /// How long a thread for blocking work waits for more: its stack is memory too.
@@ -58,8 +60,10 @@ async fn run(config: Config) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
     let mut hangup = signal(SignalKind::hangup()).context("listen for SIGHUP")?;
+    let manager = Manager::from_environment()?;
     let mut server = Server::start(config).await?;
     tracing::info!(socket = %server.socket().display(), version = env!("CARGO_PKG_VERSION"), "serving");
+    let telling = manager.serving(&server);
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
@@ -72,6 +76,8 @@ async fn run(config: Config) -> Result<()> {
         }
     }
     tracing::info!("ending; containers live on");
+    manager.ending();
+    telling.end().await;
     server.shutdown().await;
     Ok(())
 }

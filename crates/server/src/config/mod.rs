@@ -107,6 +107,18 @@ pub struct RuntimeConfig {
 pub enum CgroupDriver {
     /// The daemon and the OCI runtime, by themselves.
     Cgroupfs,
+    /// systemd, asked by the daemon and by the OCI runtime. Needs cgroup version 2 alone.
+    Systemd,
+}
+
+impl CgroupDriver {
+    /// The word for it in the configuration and in the kubelet's.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Cgroupfs => "cgroupfs",
+            Self::Systemd => "systemd",
+        }
+    }
 }
 
 /// One OCI runtime.

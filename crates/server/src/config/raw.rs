@@ -169,12 +169,6 @@ fn listen(top: &Section<'_>) -> Result<Given<PathBuf>, ConfigError> {
 
 fn runtime(section: &Section<'_>) -> Result<RawRuntime, ConfigError> {
     section.only(&["default", "cgroup_driver", "conmon", "handlers"])?;
-    let driver = section.word("cgroup_driver", &[("cgroupfs", true), ("systemd", false)])?;
-    let cgroup_driver = match driver {
-        Some(Found { value: false, place }) => return Err(section.bad("cgroup_driver", &place, NO_SYSTEMD)),
-        Some(Found { place, .. }) => Some(Found { value: CgroupDriver::Cgroupfs, place }),
-        None => None,
-    };
     let mut handlers = BTreeMap::new();
     for (name, place, handler) in section.section("handlers")?.sections()? {
         if let Err(problem) = handler_name(name) {
@@ -185,14 +179,14 @@ fn runtime(section: &Section<'_>) -> Result<RawRuntime, ConfigError> {
     }
     Ok(RawRuntime {
         default: section.string("default")?,
-        cgroup_driver,
+        cgroup_driver: section.word("cgroup_driver", &CGROUP_DRIVERS)?,
         conmon: section.path("conmon")?,
         handlers,
     })
 }
 
-const NO_SYSTEMD: &str = "= \"systemd\" is not supported yet: use \"cgroupfs\" here, and cgroupDriver: cgroupfs \
-     in the kubelet's configuration where it does not ask the runtime";
+const CGROUP_DRIVERS: [(&str, CgroupDriver); 2] =
+    [("cgroupfs", CgroupDriver::Cgroupfs), ("systemd", CgroupDriver::Systemd)];
 
 /// The name becomes a directory and a Kubernetes handler name (RFC 1123 label).
 fn handler_name(name: &str) -> Result<(), String> {

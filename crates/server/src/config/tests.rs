@@ -81,7 +81,7 @@ listen = "unix:///run/cri.sock"
 log_level = "debug"
 [runtime]
 default = "mine"
-cgroup_driver = "cgroupfs"
+cgroup_driver = "systemd"
 conmon = "{runc}"
 [runtime.handlers.mine]
 kind = "runc"
@@ -221,7 +221,7 @@ fn bad_files_say_where_what_and_what_to_write() {
         ("listen = \"hull.sock\"", "~/hull.toml:1:10: listen = \"hull.sock\": must be an absolute path"),
         ("log_level = \"warning\"", "~/hull.toml:1:13: log_level = \"warning\": must be one of \"error\", \"warn\", \"info\", \"debug\", \"trace\""),
         ("log_level = \"dbug\"", "~/hull.toml:1:13: log_level = \"dbug\": must be one of \"error\", \"warn\", \"info\", \"debug\", \"trace\"; did you mean \"debug\"?"),
-        ("[runtime]\ncgroup_driver = \"systemd\"", "~/hull.toml:2:17: runtime.cgroup_driver = \"systemd\" is not supported yet: use \"cgroupfs\" here, and cgroupDriver: cgroupfs in the kubelet's configuration where it does not ask the runtime"),
+        ("[runtime]\ncgroup_driver = \"systemdd\"", "~/hull.toml:2:17: runtime.cgroup_driver = \"systemdd\": must be one of \"cgroupfs\", \"systemd\"; did you mean \"systemd\"?"),
         ("[network]\nbackend = \"brige\"", "~/hull.toml:2:11: network.backend = \"brige\": must be one of \"cni\", \"bridge\", \"mock\"; did you mean \"bridge\"?"),
         ("[network.bridge]\nsubnet = []", "~/hull.toml:2:1: unknown key \"subnet\" in [network.bridge]; did you mean \"subnets\"?"),
         ("[network.bridge]\nname = \"a bridge\"", "~/hull.toml:2:8: network.bridge.name = \"a bridge\": must begin with a letter and contain only a-z, A-Z, 0-9, \"_\", \".\" and \"-\""),

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! CreateContainer: admission by key. What is made, and how, is in [`super::make`].
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::SystemTime;
@@ -10,6 +9,7 @@ use async_trait::async_trait;
 use hull_cri_api::v1;
 use hull_image_store::Image;
 
+use crate::cgroup;
 use crate::claim::{self, Claimable, Decide};
 use crate::container::{make, remove, request};
 use crate::context::Context;
@@ -153,7 +153,6 @@ fn plan(ctx: &Context, sandbox: &Sandbox, config: &v1::ContainerConfig) -> Resul
     let image =
         ctx.images.find(wanted)?.ok_or_else(|| Error::NotFound { kind: "image", id: wanted.to_owned() })?;
     let log_path = request::log_path(&log_directory(ctx, &sandbox.meta), &config.log_path, &id)?;
-    let cgroup = sandbox.meta.cgroup_parent.join(format!("hull-{id}"));
     Ok(ContainerMeta {
         sandbox_id: sandbox.id().to_owned(),
         handler: sandbox.meta.handler.clone(),
@@ -163,8 +162,8 @@ fn plan(ctx: &Context, sandbox: &Sandbox, config: &v1::ContainerConfig) -> Resul
         image_ref: image_ref(&image),
         image_id: image.id.clone(),
         log_path,
-        monitor_cgroup: sandbox.meta.cgroup_parent.join(format!("hull-conmon-{id}")),
-        cgroup: PathBuf::from(&cgroup),
+        monitor_cgroup: cgroup::monitor(&sandbox.meta.cgroup_parent, &id),
+        cgroup: cgroup::container(&sandbox.meta.cgroup_parent, &id),
         stop_signal: request::stop_signal(config, &image.config)?,
         image_mounts: image_mounts(ctx, &config.mounts)?,
         id,

@@ -2,7 +2,7 @@
 //! Making a container, stage by stage.
 //!
 //! ```text
-//! record -> files -> root -> user -> spec -> cgroups -> monitor (runtime create) -> created
+//! record -> files -> root -> user -> spec -> cgroups -> monitor (runtime create) -> limits -> created
 //!    |____________ any failure: teardown of everything, by id ____________________|
 //! ```
 
@@ -18,6 +18,7 @@ use hull_image_store::{Image, RootRequest};
 use hull_netns::UserMappings;
 use oci_spec::runtime::Spec;
 
+use crate::cgroup;
 use crate::container::{teardown, watch};
 use crate::context::{Context, Handler};
 use crate::error::{Error, Result};
@@ -107,6 +108,7 @@ async fn make(
     status.monitored =
         Some(operation.stage("container.create.monitor", backstop, handler.monitor.create(&create)).await?);
     give_streams(ctx, &sandbox.meta, &status).await;
+    operation.step("container.create.limits", ctx.node.tell_limits(&meta.cgroup)).await?;
     status.phase = ContainerPhase::Created;
     let created = ctx.change_container(container, |current| {
         status.claimed = operation.has_waiters() && !operation.is_cancelled();
@@ -350,7 +352,7 @@ fn monitor_request(
     let command = handler.runtime.create_command(&hull_oci_runtime::CreateRequest {
         id: meta.id.clone(),
         bundle: ctx.layout.container_dir(&meta.id),
-        systemd_cgroup: false,
+        systemd_cgroup: cgroup::is_systemd(&meta.cgroup),
     });
     hull_conmon_client::CreateRequest {
         command,

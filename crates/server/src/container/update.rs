@@ -107,6 +107,7 @@ async fn run(
                 }
                 // The runtime's way back first, because it remembers; the files have the last word.
                 failures.note(ctx.node.restore_limits(kept).await);
+                failures.note(ctx.node.tell_limits(&container.meta.cgroup).await);
                 failures.into_result("undo of UpdateContainerResources", container.id())
             };
             let back = tokio::time::timeout(UNDO_DEADLINE, operation.mark("undo", back)).await;
@@ -137,6 +138,7 @@ async fn apply(
         let pages = ctx.node.set_hugepages(&container.meta.cgroup, update.hugepages.clone());
         operation.step("container.update.hugepages", pages).await?;
     }
+    operation.step("container.update.tell", ctx.node.tell_limits(&container.meta.cgroup)).await?;
     let recorded = ctx.change_container(container, |status| {
         status.updated = Some(Updated { resources: update.after.clone() });
     });

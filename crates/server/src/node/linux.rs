@@ -9,11 +9,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use hull_cgroups::{Cgroups, Limits, Stats};
 use hull_failpoint::failpoint;
+use hull_systemd::Systemd;
+use hull_systemd::unit::Unit;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 
-use super::Node;
+use super::{Node, units};
 use crate::error::{Error, Result};
 use crate::records::blocking;
 use crate::spec::NodeFacts;
@@ -24,16 +26,17 @@ pub(crate) struct LinuxNode {
     boot_id: String,
     facts: NodeFacts,
     cgroups: Cgroups,
+    systemd: Systemd,
 }
 
 // === impl LinuxNode ===
 
 impl LinuxNode {
-    pub(crate) fn new(cgroups: Cgroups) -> Result<Self> {
+    pub(crate) fn new(cgroups: Cgroups, systemd: Systemd) -> Result<Self> {
         let path = "/proc/sys/kernel/random/boot_id";
         let boot_id = fs::read_to_string(path).map_err(|e| Error::io(format!("read {path}"), e))?;
         let facts = NodeFacts::detect(cgroups.mode())?;
-        Ok(Self { boot_id: boot_id.trim().to_owned(), facts, cgroups })
+        Ok(Self { boot_id: boot_id.trim().to_owned(), facts, cgroups, systemd })
     }
 }
 
@@ -96,6 +99,11 @@ impl Node for LinuxNode {
     }
 
     async fn create_cgroup(&self, path: &Path) -> Result<bool> {
+        if let Some(unit) = Unit::of(path) {
+            hull_failpoint::failpoint_async!("node.cgroup.create")
+                .map_err(|e| Error::io("make cgroup", e))?;
+            return units::create(&self.systemd, &unit, |path| self.cgroup_exists(path)).await;
+        }
         let (cgroups, path) = (self.cgroups.clone(), path.to_owned());
         blocking(move || {
             failpoint!("node.cgroup.create").map_err(|e| Error::io("make cgroup", e))?;
@@ -141,6 +149,10 @@ impl Node for LinuxNode {
     }
 
     async fn remove_cgroup(&self, path: &Path) -> Result<()> {
+        // A populated one is refused below, as every other: systemd would kill what is in it.
+        if let Some(unit) = Unit::of(path).filter(|_| !self.is_populated(path)) {
+            units::remove(&self.systemd, &unit, self.cgroup_exists(path)).await;
+        }
         let (cgroups, path) = (self.cgroups.clone(), path.to_owned());
         blocking(move || {
             failpoint!("node.cgroup.remove").map_err(|e| Error::io("remove cgroup", e))?;
@@ -150,6 +162,13 @@ impl Node for LinuxNode {
     }
 
     async fn prune_cgroup(&self, path: &Path) {
+        if let Some(unit) = Unit::of(path) {
+            let dir = self.cgroups.dir("unified", path).filter(|dir| has_no_children(dir));
+            if dir.is_some() && !self.is_populated(path) {
+                units::remove(&self.systemd, &unit, true).await;
+            }
+            return;
+        }
         let dirs: Vec<PathBuf> = [
             "cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "systemd",
             "hugetlb", "unified",
@@ -165,6 +184,16 @@ impl Node for LinuxNode {
             Ok::<_, Error>(())
         })
         .await;
+    }
+
+    async fn tell_limits(&self, path: &Path) -> Result<()> {
+        let (Some(unit), Some(dir)) = (Unit::of(path), self.cgroups.dir("unified", path)) else {
+            return Ok(());
+        };
+        hull_failpoint::failpoint_async!("node.cgroup.tell").map_err(|e| Error::io("tell limits", e))?;
+        // A handful of files in the kernel's memory.
+        let limits = units::limits(&|name| fs::read_to_string(dir.join(name)).ok());
+        Ok(self.systemd.set_properties(&unit.name, &limits).await?)
     }
 
     fn cgroup_stats(&self, path: &Path) -> Option<Stats> {
@@ -226,6 +255,12 @@ fn give_pipe(pid: i32, fd: u32, (uid, gid): (u32, u32)) -> rustix::io::Result<()
 
 /// Pods that come and go side by side may take a shared parent away so often, and not oftener.
 const CREATE_TRIES: u32 = 20;
+
+fn has_no_children(dir: &Path) -> bool {
+    fs::read_dir(dir).is_ok_and(|mut entries| {
+        !entries.any(|entry| entry.is_ok_and(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())))
+    })
+}
 
 fn relative(path: &Path) -> &Path {
     path.strip_prefix("/").unwrap_or(path)

@@ -89,6 +89,10 @@ impl Node for MemoryNode {
         point("node.cgroup.remove").await
     }
 
+    async fn tell_limits(&self, _path: &Path) -> Result<()> {
+        point("node.cgroup.tell").await
+    }
+
     async fn prune_cgroup(&self, _path: &Path) {}
 
     fn cgroup_stats(&self, _path: &Path) -> Option<Stats> {

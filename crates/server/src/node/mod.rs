@@ -3,6 +3,7 @@
 
 mod linux;
 mod mock;
+mod units;
 
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
@@ -66,6 +67,10 @@ pub(crate) trait Node: Debug + Send + Sync {
 
     /// Removes a cgroup if nothing else is in it; says nothing otherwise.
     async fn prune_cgroup(&self, path: &Path);
+
+    /// Has who manages a container's cgroup know the limits that stand in it, so that they are not undone: systemd
+    /// writes what it knows again at every reload, and not every runtime tells it.
+    async fn tell_limits(&self, path: &Path) -> Result<()>;
 
     /// What a cgroup uses; `None` when it is not there.
     fn cgroup_stats(&self, path: &Path) -> Option<Stats>;

@@ -9,6 +9,7 @@ use hull_conmon_client::{CreateRequest, Monitored, Stdio};
 use hull_netns::PodNamespaces;
 use hull_oci_runtime::DeleteRequest;
 
+use crate::cgroup;
 use crate::context::{Context, Failures, UNDO_DEADLINE};
 use crate::error::{Error, Result};
 use crate::layout::make_dir;
@@ -25,12 +26,12 @@ pub(crate) fn is_needed(meta: &SandboxMeta) -> bool {
 }
 
 /// The pause is a container with the sandbox's id, which no container has.
-fn cgroup(meta: &SandboxMeta) -> std::path::PathBuf {
-    meta.cgroup_parent.join(format!("hull-{}", meta.id))
+fn own_cgroup(meta: &SandboxMeta) -> std::path::PathBuf {
+    cgroup::container(&meta.cgroup_parent, &meta.id)
 }
 
 fn monitor_cgroup(meta: &SandboxMeta) -> std::path::PathBuf {
-    meta.cgroup_parent.join(format!("hull-conmon-{}", meta.id))
+    cgroup::monitor(&meta.cgroup_parent, &meta.id)
 }
 
 /// Writes its bundle and makes its monitor's cgroup.
@@ -41,7 +42,7 @@ pub(crate) async fn prepare(ctx: &Context, meta: &SandboxMeta, namespaces: &PodN
         rootfs: &root,
         namespaces,
         users: meta.users().as_ref(),
-        cgroups_path: &cgroup(meta),
+        cgroups_path: &own_cgroup(meta),
         facts: ctx.node.facts(),
         seccomp: ctx.probes.facts(&meta.handler).seccomp,
     })?;
@@ -65,7 +66,7 @@ pub(crate) async fn start(ctx: &Context, meta: &SandboxMeta) -> Result<Monitored
     let command = handler.runtime.create_command(&hull_oci_runtime::CreateRequest {
         id: meta.id.clone(),
         bundle: bundle.clone(),
-        systemd_cgroup: false,
+        systemd_cgroup: cgroup::is_systemd(&own_cgroup(meta)),
     });
     let create = CreateRequest {
         command,
@@ -124,7 +125,7 @@ pub(crate) async fn end(ctx: &Context, meta: &SandboxMeta) -> Result<()> {
         failures.note(handler.runtime.delete(&delete).await);
         failures.note(handler.monitor.remove(&meta.id, monitored.as_ref()).await);
     }
-    for cgroup in [cgroup(meta), monitor_cgroup(meta)] {
+    for cgroup in [own_cgroup(meta), monitor_cgroup(meta)] {
         if ctx.node.is_populated(&cgroup) {
             failures.note(ctx.node.kill_cgroup(&cgroup, UNDO_DEADLINE).await);
         }

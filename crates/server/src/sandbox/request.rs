@@ -8,6 +8,8 @@ use hull_cri_api::v1;
 use hull_pod_network::{DnsConfig, PortMapping, Protocol};
 use sha2::{Digest, Sha256};
 
+use crate::cgroup;
+use crate::config::CgroupDriver;
 use crate::error::{Error, Result};
 use crate::model::SandboxKey;
 
@@ -23,7 +25,7 @@ pub(crate) fn invalid(operation: &'static str, field: &str, problem: impl Into<S
 }
 
 /// Checks a pod's configuration and returns its key.
-pub(crate) fn validate(config: &v1::PodSandboxConfig) -> Result<SandboxKey> {
+pub(crate) fn validate(config: &v1::PodSandboxConfig, driver: CgroupDriver) -> Result<SandboxKey> {
     let metadata =
         config.metadata.as_ref().ok_or_else(|| invalid(OPERATION, "config.metadata", "is missing"))?;
     for (field, value) in [
@@ -49,7 +51,7 @@ pub(crate) fn validate(config: &v1::PodSandboxConfig) -> Result<SandboxKey> {
     if let Some(linux) = &config.linux {
         sysctls(linux)?;
         if !linux.cgroup_parent.is_empty() {
-            cgroup_parent(&linux.cgroup_parent)?;
+            cgroup::parent(OPERATION, driver, &linux.cgroup_parent)?;
         }
         namespaces(linux)?;
     }
@@ -150,26 +152,6 @@ fn sysctls(linux: &v1::LinuxPodSandboxConfig) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// The cgroupfs form of a pod's cgroup.
-pub(crate) fn cgroup_parent(parent: &str) -> Result<PathBuf> {
-    let field = "config.linux.cgroup_parent";
-    if parent.ends_with(".slice") {
-        return Err(invalid(
-            OPERATION,
-            field,
-            format!(
-                "{parent} is a systemd slice, but cgroup_driver is \"cgroupfs\": set the kubelet's cgroupDriver to cgroupfs"
-            ),
-        ));
-    }
-    let absolute = if parent.starts_with('/') { parent.to_owned() } else { format!("/{parent}") };
-    let path = clean_absolute(OPERATION, field, &absolute)?;
-    if path == Path::new("/") {
-        return Err(invalid(OPERATION, field, "must not be the root"));
-    }
-    Ok(path)
 }
 
 fn namespaces(linux: &v1::LinuxPodSandboxConfig) -> Result<()> {
@@ -367,7 +349,7 @@ mod tests {
 
     #[test]
     fn a_minimal_pod_is_fine() {
-        assert_eq!(validate(&config()).unwrap().name, "web");
+        assert_eq!(validate(&config(), CgroupDriver::Cgroupfs).unwrap().name, "web");
     }
 
     #[test]
@@ -407,7 +389,7 @@ mod tests {
         for (break_it, expected) in rows {
             let mut config = config();
             break_it(&mut config);
-            let error = validate(&config).unwrap_err().to_string();
+            let error = validate(&config, CgroupDriver::Cgroupfs).unwrap_err().to_string();
             assert!(error.starts_with("RunPodSandbox: ") && error.contains(expected), "{error}");
         }
     }
@@ -437,7 +419,7 @@ mod tests {
                 ..Default::default()
             });
             let linux = Some(v1::LinuxPodSandboxConfig { security_context, ..Default::default() });
-            validate(&v1::PodSandboxConfig { linux, ..config() })
+            validate(&v1::PodSandboxConfig { linux, ..config() }, CgroupDriver::Cgroupfs)
         };
         let good = [mapping(0, 65536)];
         assert!(options(2, &[], &[]).is_ok());
@@ -472,7 +454,7 @@ mod tests {
                 v1::LinuxSandboxSecurityContext { namespace_options: Some(options), ..Default::default() };
             change(&mut security);
             let linux = v1::LinuxPodSandboxConfig { security_context: Some(security), ..Default::default() };
-            validate(&v1::PodSandboxConfig { linux: Some(linux), ..config() })
+            validate(&v1::PodSandboxConfig { linux: Some(linux), ..config() }, CgroupDriver::Cgroupfs)
         };
         assert!(check(|it| it.namespace_options.as_mut().unwrap().network = 2).is_ok());
         for (result, field) in [
@@ -499,7 +481,8 @@ mod tests {
             config.metadata.as_mut().unwrap().name = name;
             config.log_directory = log;
             config.linux = Some(v1::LinuxPodSandboxConfig { cgroup_parent: parent, ..Default::default() });
-            let _ = validate(&config);
+            let _ = validate(&config, CgroupDriver::Cgroupfs);
+            let _ = validate(&config, CgroupDriver::Systemd);
         }
     }
 }

@@ -20,6 +20,7 @@ use hull_failpoint::failpoint;
 use hull_netns::PodNamespaces;
 use hull_pod_network::NetworkStatus;
 
+use crate::cgroup;
 use crate::claim::{self, Claimable, Decide};
 use crate::context::Context;
 use crate::error::{Error, Result};
@@ -38,7 +39,7 @@ const RPC: &str = "RunPodSandbox";
 /// Runs a pod sandbox, or finds the one that this very request already made; returns its id.
 pub(crate) async fn run(ctx: &Context, request: v1::RunPodSandboxRequest) -> Result<String> {
     let config = request.config.ok_or_else(|| request::invalid(RPC, "config", "is missing"))?;
-    let key = request::validate(&config)?;
+    let key = request::validate(&config, ctx.config.runtime.cgroup_driver)?;
     let (handler, _) = ctx.handler(RPC, &request.runtime_handler)?;
     refuse_unless_able(ctx, &config, &handler).await?;
     let fingerprint = request::fingerprint(&config, &handler);
@@ -157,8 +158,11 @@ fn plan(
 ) -> Result<SandboxMeta> {
     let id = id::new_id()?;
     let parent = config.linux.as_ref().map_or("", |linux| linux.cgroup_parent.as_str());
-    let cgroup_parent =
-        if parent.is_empty() { PathBuf::from("/hull").join(&id) } else { request::cgroup_parent(parent)? };
+    let driver = ctx.config.runtime.cgroup_driver;
+    let cgroup_parent = match parent {
+        "" => cgroup::own_parent(driver, &id),
+        parent => cgroup::parent(RPC, driver, parent)?,
+    };
     let mut meta = SandboxMeta {
         owns_cgroup_parent: parent.is_empty(),
         made_cgroup: cgroup_parent
@@ -225,7 +229,7 @@ async fn make(ctx: &Context, sandbox: &Arc<Sandbox>, operation: &Operation) -> R
     let mut status = (*sandbox.status()).clone();
     let record = ctx.sandbox_record(sandbox, &status);
     operation.step("sandbox.run.record", ctx.records.put_sandbox(record)).await?;
-    operation.step("sandbox.run.cgroup", ctx.node.create_cgroup(&sandbox.meta.cgroup_parent)).await?;
+    operation.step("sandbox.run.cgroup", make_cgroup(ctx, &sandbox.meta)).await?;
     status.namespaces =
         operation.step("sandbox.run.namespaces", ctx.netns.create(&namespaces(&sandbox.meta))).await?;
     operation.step("sandbox.run.files", files(ctx, &sandbox.meta)).await?;
@@ -254,6 +258,12 @@ async fn make(ctx: &Context, sandbox: &Arc<Sandbox>, operation: &Operation) -> R
     operation.step("sandbox.run.ready", ready).await?;
     pause::watch(ctx, sandbox);
     Ok(())
+}
+
+/// Not while the slices of a shared parent are taken away: this pod is in the store, and keeps the later ones.
+async fn make_cgroup(ctx: &Context, meta: &SandboxMeta) -> Result<()> {
+    let _shared = ctx.slices.read().await;
+    ctx.node.create_cgroup(&meta.cgroup_parent).await.map(drop)
 }
 
 fn namespaces(meta: &SandboxMeta) -> hull_netns::CreateRequest {

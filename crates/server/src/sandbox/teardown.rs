@@ -3,8 +3,10 @@
 //! the same code serves stop, remove, the undo of a failed run, and a start after a crash. Every
 //! step runs; every failure is reported.
 
+use std::path::Path;
 use std::sync::Arc;
 
+use crate::cgroup;
 use crate::context::{Context, Failures, UNDO_DEADLINE};
 use crate::error::{Error, Result};
 use crate::model::SandboxMeta;
@@ -46,7 +48,7 @@ async fn things(ctx: &Context, meta: &SandboxMeta) -> Result<()> {
         failures.note(cgroups(ctx, meta).await);
     } else if let Some(made) = &meta.made_cgroup {
         for cgroup in meta.cgroup_parent.ancestors().take_while(|path| path.starts_with(made)) {
-            ctx.node.prune_cgroup(cgroup).await;
+            prune(ctx, meta, cgroup).await;
         }
     }
     let dirs = [ctx.layout.sandbox_dir(&meta.id), ctx.layout.default_log_dir(&meta.id)];
@@ -75,15 +77,28 @@ async fn cgroups(ctx: &Context, meta: &SandboxMeta) -> Result<()> {
     ctx.node.kill_cgroup(&meta.cgroup_parent, UNDO_DEADLINE).await?;
     ctx.node.remove_cgroup(&meta.cgroup_parent).await?;
     // `/hull` itself goes with its last pod.
-    if let Some(above) = meta.cgroup_parent.parent().filter(|above| above.ends_with("hull")) {
-        ctx.node.prune_cgroup(above).await;
+    if let Some(above) = meta.cgroup_parent.parent().filter(|above| cgroup::holds_own_parents(above)) {
+        prune(ctx, meta, above).await;
     }
     Ok(())
 }
 
+/// A directory that is not empty cannot be removed; a slice would be stopped with all that lives in it. So it is left
+/// to the last pod that needs it, and no pod comes to need it meanwhile.
+async fn prune(ctx: &Context, meta: &SandboxMeta, path: &Path) {
+    if !cgroup::is_systemd(path) {
+        return ctx.node.prune_cgroup(path).await;
+    }
+    let _alone = ctx.slices.write().await;
+    let others = ctx.store.sandboxes();
+    if !others.iter().any(|other| other.id() != meta.id && other.meta.cgroup_parent.starts_with(path)) {
+        ctx.node.prune_cgroup(path).await;
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::path::{Path, PathBuf};
+    use std::path::PathBuf;
     use std::time::SystemTime;
 
     use mockall::predicate::eq;

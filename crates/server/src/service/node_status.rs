@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use hull_cri_api::v1;
 use hull_pod_network::NetworkStatus;
 
-use crate::config::{Config, NetworkBackend};
+use crate::config::{CgroupDriver, Config, NetworkBackend};
 use crate::context::{Context, Daemon};
 use crate::error::Result;
 
@@ -76,7 +76,7 @@ fn info(ctx: &Daemon) -> HashMap<String, String> {
         "listen": config.listen,
         "defaultRuntimeHandler": config.runtime.default,
         "runtimeHandlers": ctx.handlers.iter().map(|(name, handler)| (name, handler.runtime.path())).collect::<HashMap<_, _>>(),
-        "cgroupDriver": "cgroupfs",
+        "cgroupDriver": config.runtime.cgroup_driver.as_str(),
         "network": network_info(config),
         "networksNotYetReleased": ledger,
         "operations": operations(ctx),
@@ -114,8 +114,10 @@ fn operations(ctx: &Daemon) -> Vec<serde_json::Value> {
 }
 
 /// The kubelet configures itself from this.
-pub(crate) fn runtime_config() -> v1::RuntimeConfigResponse {
-    v1::RuntimeConfigResponse {
-        linux: Some(v1::LinuxRuntimeConfiguration { cgroup_driver: v1::CgroupDriver::Cgroupfs as i32 }),
-    }
+pub(crate) fn runtime_config(ctx: &Daemon) -> v1::RuntimeConfigResponse {
+    let driver = match ctx.config.runtime.cgroup_driver {
+        CgroupDriver::Cgroupfs => v1::CgroupDriver::Cgroupfs,
+        CgroupDriver::Systemd => v1::CgroupDriver::Systemd,
+    };
+    v1::RuntimeConfigResponse { linux: Some(v1::LinuxRuntimeConfiguration { cgroup_driver: driver as i32 }) }
 }

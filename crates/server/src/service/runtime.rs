@@ -34,7 +34,7 @@ impl RuntimeService for Runtime {
         &self,
         _: Request<v1::RuntimeConfigRequest>,
     ) -> Answer<v1::RuntimeConfigResponse> {
-        answer("RuntimeConfig", Ok(node_status::runtime_config()))
+        answer("RuntimeConfig", Ok(node_status::runtime_config(&self.ctx)))
     }
 
     async fn run_pod_sandbox(

@@ -92,7 +92,7 @@ pub struct SpecInput<'a> {
     pub join_pid: Option<i32>,
     /// Who the process is, from [`resolve_user`].
     pub user: &'a ResolvedUser,
-    /// `linux.cgroupsPath`, cgroupfs form: absolute, below each hierarchy's root.
+    /// The container's cgroup: absolute, below each hierarchy's root. `linux.cgroupsPath` is made of it.
     pub cgroups_path: &'a Path,
     /// The container's mounts, from [`resolve_mounts`].
     pub mounts: &'a [ResolvedMount],
@@ -202,6 +202,7 @@ fn annotations(input: &SpecInput<'_>) -> HashMap<String, String> {
     all.insert(SANDBOX_ID_ANNOTATION.to_owned(), input.sandbox_id.to_owned());
     let name = input.container.metadata.as_ref().map(|it| it.name.clone()).unwrap_or_default();
     all.insert(CONTAINER_NAME_ANNOTATION.to_owned(), name);
+    all.extend(systemd_annotation(input.cgroups_path));
     all
 }
 
@@ -244,7 +245,13 @@ fn cgroups_path(path: &Path) -> Result<PathBuf, SpecError> {
     if path.components().any(|part| part == std::path::Component::ParentDir) {
         return Err(SpecError::invalid("linux.cgroup_parent", "must not contain \"..\""));
     }
-    Ok(path)
+    Ok(crate::cgroup::for_runtime(&path))
+}
+
+/// For a container that systemd manages: crun would put its processes one level deeper than runc does, where
+/// nobody looks for them.
+fn systemd_annotation(cgroup: &Path) -> Option<(String, String)> {
+    crate::cgroup::is_systemd(cgroup).then(|| ("run.oci.systemd.subgroup".to_owned(), String::new()))
 }
 
 fn absolute(what: &'static str, path: &Path) -> Result<PathBuf, SpecError> {

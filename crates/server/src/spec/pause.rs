@@ -16,7 +16,7 @@ use super::mounts::mount;
 use super::namespaces::namespace;
 use super::{
     NodeFacts, SANDBOX_ID_ANNOTATION, SpecError, absolute, bare_linux, bare_spec, capabilities, cgroups_path,
-    devices, process, resources, seccomp,
+    devices, process, resources, seccomp, systemd_annotation,
 };
 
 /// The program's path in the pause's root; see [`crate::pause::write_root`].
@@ -36,7 +36,7 @@ pub struct PauseInput<'a> {
     pub namespaces: &'a PodNamespaces,
     /// The ids of the pod's own user namespace.
     pub users: Option<&'a UserMappings>,
-    /// `linux.cgroupsPath`, cgroupfs form.
+    /// The pause's cgroup.
     pub cgroups_path: &'a Path,
     /// What this machine and this daemon can do.
     pub facts: &'a NodeFacts,
@@ -94,10 +94,7 @@ pub fn pause_spec(input: &PauseInput<'_>) -> Result<Spec, SpecError> {
             mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev", "ro"]),
             mount("/dev", "tmpfs", "tmpfs", &["nosuid", "noexec", "mode=755", "size=64k"]),
         ]))
-        .set_annotations(Some(HashMap::from([(
-            SANDBOX_ID_ANNOTATION.to_owned(),
-            input.sandbox_id.to_owned(),
-        )])));
+        .set_annotations(Some(annotations(input)));
     Ok(spec)
 }
 
@@ -112,6 +109,11 @@ fn nobody(users: Option<&UserMappings>) -> (u32, u32) {
         users.host_uid(NOBODY).map_or_else(|| last(&users.uids), |_| NOBODY),
         users.host_gid(NOBODY).map_or_else(|| last(&users.gids), |_| NOBODY),
     )
+}
+
+fn annotations(input: &PauseInput<'_>) -> HashMap<String, String> {
+    let id = (SANDBOX_ID_ANNOTATION.to_owned(), input.sandbox_id.to_owned());
+    std::iter::once(id).chain(systemd_annotation(input.cgroups_path)).collect()
 }
 
 /// No devices, and the least share of the processor.
