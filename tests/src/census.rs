@@ -59,6 +59,7 @@ pub fn sweep(daemon: &Daemon) {
     for path in mounted {
         let _ = std::process::Command::new("umount").arg("--lazy").arg(&path).status();
     }
+    crate::cgroups::stop(daemon.cgroup_parent());
     // Deepest first; the parent last.
     let mut dirs = cgroups(daemon);
     dirs.sort_by_key(|path| std::cmp::Reverse(path.components().count()));

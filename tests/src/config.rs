@@ -4,6 +4,8 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
+use crate::cgroups::Driver;
+
 /// One `[runtime.handlers.NAME]`.
 #[derive(Debug, Clone)]
 pub(crate) struct Handler {
@@ -49,11 +51,12 @@ impl Config {
         let default = &self.handlers.first().expect("at least one handler").name;
         let mut text = format!(
             "root = {root}\nrun_root = {run}\nlisten = {listen}\nlog_level = \"info\"\n{top}\n\
-             [runtime]\ndefault = \"{default}\"\n",
+             [runtime]\ndefault = \"{default}\"\ncgroup_driver = \"{driver}\"\n",
             root = quoted(&root),
             run = quoted(&dir.join("run")),
             listen = quoted(&dir.join("hull.sock")),
             top = self.top,
+            driver = if self.mock { Driver::Cgroupfs } else { Driver::wanted() }.name(),
         );
         for handler in &self.handlers {
             let _ = writeln!(text, "[runtime.handlers.{}]\nkind = \"{}\"", handler.name, handler.kind);

@@ -13,6 +13,7 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::cgroups::Driver;
 use crate::config::{Bridge, Config, Handler};
 use crate::{Cri, HostNet, census, cni, images, program, runtimes, unique};
 
@@ -175,7 +176,8 @@ impl Setup {
 
     /// The daemon, not started yet: for tests about starting.
     pub fn prepare(self) -> Daemon {
-        let cgroup = format!("/hull-test-{}", unique());
+        let driver = if self.config.mock { Driver::Cgroupfs } else { Driver::wanted() };
+        let cgroup = driver.above_pods(&unique());
         let daemon = Daemon {
             dir: self.dir,
             net: self.net,

@@ -27,6 +27,7 @@
 )]
 
 pub mod census;
+pub mod cgroups;
 pub mod cni;
 mod config;
 mod cri;

@@ -68,7 +68,7 @@ impl Pod {
                 options: vec!["ndots:5".to_owned()],
             }),
             linux: Some(LinuxPodSandboxConfig {
-                cgroup_parent: format!("{}/pod{uid}", daemon.cgroup_parent()),
+                cgroup_parent: crate::cgroups::pod(daemon.cgroup_parent(), &format!("pod{uid}")),
                 security_context: Some(LinuxSandboxSecurityContext {
                     namespace_options: Some(namespaces),
                     ..LinuxSandboxSecurityContext::default()

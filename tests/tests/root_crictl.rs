@@ -90,7 +90,7 @@ async fn what_operators_type_works_without_warnings() {
             "metadata": { "name": "crictl", "namespace": "default", "uid": format!("crictl-{handler}"), "attempt": 1 },
             "hostname": "from-crictl",
             "log_directory": logs,
-            "linux": { "cgroup_parent": format!("{}/crictl-{handler}", daemon.cgroup_parent()),
+            "linux": { "cgroup_parent": hull_tests::cgroups::pod(daemon.cgroup_parent(), &format!("crictl-{handler}")),
                        "security_context": { "namespace_options": { "pid": 1 } } },
         });
         let container = json!({

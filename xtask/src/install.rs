@@ -42,8 +42,19 @@ const RUNC: [(Need, &str); 3] = [
     (Need::Library("libseccomp"), "libseccomp-dev"),
 ];
 
+/// What the guest of `cargo xtask test-cgroup2` is made of.
+const CGROUP2: [(Need, &str); 6] = [
+    (Need::Program("qemu-system-x86_64"), "qemu-system-x86"),
+    (Need::Program("depmod"), "kmod"),
+    (Need::Program("mkswap"), "util-linux"),
+    (Need::Program("dbus-daemon"), "dbus"),
+    (Need::File("/usr/lib/systemd/systemd"), "systemd"),
+    (Need::File("/usr/share/dbus-1/system.conf"), "dbus-system-bus-common"),
+];
+
 #[derive(Debug, Clone, Copy)]
 enum Need {
+    File(&'static str),
     Program(&'static str),
     /// By its name for pkg-config.
     Library(&'static str),
@@ -56,6 +67,7 @@ enum Need {
 impl Need {
     fn is_met(self) -> bool {
         match self {
+            Self::File(path) => Path::new(path).is_file(),
             Self::Program(name) => run::which(name).is_some(),
             Self::Library(name) => run::capture(Command::new("pkg-config").args(["--exists", name])).is_ok(),
             Self::CniPlugins => cni_bin_dir().is_some(),
@@ -137,6 +149,11 @@ pub(crate) fn youki_packages() -> Result<()> {
 /// Brings what is missing to build a current runc; fails as [`missing_packages`].
 pub(crate) fn runc_packages() -> Result<()> {
     bring(&RUNC)
+}
+
+/// Brings what is missing for `cargo xtask test-cgroup2`; fails as [`missing_packages`].
+pub(crate) fn cgroup2_packages() -> Result<()> {
+    bring(&[&NEEDED[..], &CGROUP2].concat())
 }
 
 fn bring(needed: &[(Need, &'static str)]) -> Result<()> {

@@ -4,6 +4,7 @@
 //! ```text
 //! cargo xtask demo          runs a pod on this machine and shows each step
 //! cargo xtask test          builds once, runs every test there is, checks that nothing was left behind
+//! cargo xtask test-cgroup2  boots a machine with cgroup version 2 and systemd, and runs suites there
 //! cargo xtask conformance   runs the public suite critest on the daemon
 //! cargo xtask bench         measures what Hull adds to the programs that it calls
 //! cargo xtask soak          thousands of execs and cut sessions: does everything come back?
@@ -16,6 +17,7 @@
 
 mod bench;
 mod census;
+mod cgroup2;
 mod conformance;
 mod demo;
 mod dist;
@@ -42,6 +44,12 @@ usage: cargo xtask COMMAND
                     --deny           install cargo-deny when it is missing
                     --only NAME      only test binaries whose name contains NAME (and no lints)
                     --youki          also on youki, which is built first (some minutes)
+  test-cgroup2 [OPTIONS]
+                    boot Debian's kernel with cgroup version 2 and systemd in QEMU, without KVM, and run there
+                    what depends on them; needs root, installs what it needs
+                    --short          what CI runs: some minutes
+                    --only NAME      only suites whose name contains NAME
+                    --driver NAME    systemd or cgroupfs only
   conformance [OPTIONS]
                     run critest of cri-tools against Hull on runc and crun; needs root and Go
                     --handler NAME   runc, crun or youki only, or runc-current, which is built here
@@ -89,6 +97,9 @@ fn dispatch() -> Result<()> {
     match command.as_deref() {
         Some("demo") => demo::run(&root, &demo::Options::parse(&rest)?),
         Some("test") => test::run(&root, &test::Options::parse(&rest)?),
+        Some("test-cgroup2") => cgroup2::run(&root, &rest),
+        // Not for people: what the guest of test-cgroup2 runs.
+        Some("run-plan") => cgroup2::plan::run(&rest),
         Some("conformance") => conformance::run(&root, &rest),
         Some("bench") => bench::run(&root, &rest),
         Some("soak") => soak::run(&root, &rest),

@@ -13,7 +13,7 @@
 //! workspace are unified over the selection: another selection would compile most of it again.
 
 pub(crate) mod artifacts;
-mod tally;
+pub(crate) mod tally;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -27,7 +27,7 @@ use artifacts::{Built, TestBinary};
 use tally::Tally;
 
 /// The suites of `tests/` that need no root and run a daemon on mocks.
-const MOCK_SUITES: [&str; 4] = ["mock_daemon", "bad_input", "kill_matrix", "operators"];
+const MOCK_SUITES: [&str; 5] = ["mock_daemon", "mock_notify", "bad_input", "kill_matrix", "operators"];
 /// The user `nobody`.
 const NOBODY: u32 = 65534;
 /// The most that one test binary may take; a hung test must not hang CI.
@@ -113,7 +113,7 @@ fn is_mock_suite(binary: &TestBinary) -> bool {
     binary.package_dir_name() == "tests" && MOCK_SUITES.contains(&binary.name.as_str())
 }
 
-fn build(root: &Path) -> Result<Built> {
+pub(crate) fn build(root: &Path) -> Result<Built> {
     headline("Building everything once");
     let started = Instant::now();
     let mut command = Command::new("cargo");
@@ -134,7 +134,7 @@ fn plain(binary: &TestBinary) -> Command {
     limited(&binary.path, &binary.package_dir)
 }
 
-fn limited(program: &Path, dir: &Path) -> Command {
+pub(crate) fn limited(program: &Path, dir: &Path) -> Command {
     // `timeout` from coreutils: --foreground keeps Ctrl-C working.
     let mut command = Command::new("timeout");
     command.args(["--foreground", "--kill-after=10", DEADLINE]).arg(program);
@@ -147,7 +147,7 @@ fn run_binary(binary: &TestBinary, command: &mut Command, tally: &mut Tally) -> 
 }
 
 /// Runs one command that prints as libtest does. A failure is counted, and the next binary still runs.
-fn run_and_count(label: &str, command: &mut Command, tally: &mut Tally) -> Result<()> {
+pub(crate) fn run_and_count(label: &str, command: &mut Command, tally: &mut Tally) -> Result<()> {
     let started = Instant::now();
     println!("-- {label}");
     tally.begin(label);

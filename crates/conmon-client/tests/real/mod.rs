@@ -33,13 +33,21 @@ pub(crate) fn root_tests_enabled() -> bool {
     true
 }
 
+/// Whether the kernel tells how a process ended that is nobody's child here (Linux 6.15).
+pub(crate) fn kernel_tells_exits() -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers =
+        release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse::<u32>().unwrap_or(0));
+    (numbers.next(), numbers.next()) >= (Some(6), Some(15))
+}
+
 /// A runtime of this machine, with all that its containers need.
 pub(crate) struct Machine {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) runtime: PathBuf,
     cgroup: String,
     ids: Mutex<Vec<String>>,
-    is_direct: bool,
+    pub(crate) is_direct: bool,
 }
 
 impl Machine {
@@ -250,8 +258,11 @@ impl Machine {
         }
         // The parents are the caller's, and so is what a killed create left: runc forgets a container
         // without state file, but not its cgroup. Populated ones cannot be removed.
-        for hierarchy in fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
-            let parent = hierarchy.path().join(&self.cgroup[1..]);
+        let root = PathBuf::from("/sys/fs/cgroup");
+        let hierarchies = fs::read_dir(&root).unwrap().flatten().map(|entry| entry.path());
+        // On version 2 the root is the hierarchy.
+        for hierarchy in hierarchies.chain([root]) {
+            let parent = hierarchy.join(&self.cgroup[1..]);
             for dir in ids.iter().map(|id| parent.join(id)).chain([parent.clone()]).filter(|dir| dir.exists())
             {
                 fs::remove_dir(&dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
