@@ -93,7 +93,8 @@ async fn several_clients_come_and_go(fixture: &dyn Fixture) {
         let mut log = log_lines(subject.request.log_path.as_deref().expect("a log"));
         // The input of two connections is not in order.
         log.sort();
-        let expected = ["hasty", "one", "three", "two"].map(|line| ("stdout".to_owned(), 'F', line.to_owned()));
+        let expected =
+            ["hasty", "one", "three", "two"].map(|line| ("stdout".to_owned(), 'F', line.to_owned()));
         assert_eq!(log, expected);
     }
     subject.end().await;
