@@ -28,12 +28,14 @@
 
 pub mod census;
 pub mod cgroups;
+pub mod chaos;
 pub mod cni;
 mod config;
 mod cri;
 mod daemon;
 mod hostnet;
 pub mod images;
+pub mod misbehave;
 mod operator;
 mod pods;
 pub mod points;

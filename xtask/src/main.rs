@@ -8,6 +8,7 @@
 //! cargo xtask conformance   runs the public suite critest on the daemon
 //! cargo xtask bench         measures what Hull adds to the programs that it calls
 //! cargo xtask soak          thousands of execs and cut sessions: does everything come back?
+//! cargo xtask chaos         kills the daemon at every step of a pod's life
 //! cargo xtask dist          collects what is installed on a node
 //! ```
 //!
@@ -18,6 +19,7 @@
 mod bench;
 mod census;
 mod cgroup2;
+mod chaos;
 mod conformance;
 mod demo;
 mod dist;
@@ -76,6 +78,9 @@ usage: cargo xtask COMMAND
   soak [OPTIONS]    execs with children that hold their pipes, sessions that are cut; needs root
                     --handler NAME   runc or crun only; --seed N: other random cuts
                     --execs N        (20000 on crun, 2000 on runc); --sessions N (1000)
+  chaos [OPTIONS]   SIGKILL at every failpoint of every lifecycle call, on runc and crun; needs root
+                    --sample N       only so many deaths per handler; --seed N: which
+                    --handler NAME   runc or crun only
   dist              release build with manual pages and completions, in target/dist
 ";
 
@@ -103,6 +108,7 @@ fn dispatch() -> Result<()> {
         Some("conformance") => conformance::run(&root, &rest),
         Some("bench") => bench::run(&root, &rest),
         Some("soak") => soak::run(&root, &rest),
+        Some("chaos") => chaos::run(&root, &rest),
         Some("dist") => dist::run(&root, &rest),
         Some("help" | "-h" | "--help") => {
             print!("{USAGE}");

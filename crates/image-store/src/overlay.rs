@@ -124,6 +124,7 @@ fn make_dir(path: &Path, mode: u32, recursive: bool) -> Result<()> {
 
 /// The root directory that a container sees is `upper` itself: it must look like the image's.
 fn copy_root_attributes(lower: &Path, upper: &Path) -> Result<()> {
+    failpoint!("image-store.root.attributes").map_err(io_error("set owner of", upper))?;
     let metadata = fs::symlink_metadata(lower).map_err(io_error("read", lower))?;
     std::os::unix::fs::lchown(upper, Some(metadata.uid()), Some(metadata.gid()))
         .map_err(io_error("set owner of", upper))?;

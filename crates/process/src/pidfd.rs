@@ -69,7 +69,9 @@ impl Pidfd {
     /// # Errors
     /// [`Error::Io`]: no such signal, or not permitted.
     pub fn send_signal(&self, signal: i32) -> Result<bool> {
-        match sys::pidfd_send_signal(self.fd.as_fd(), signal, false) {
+        let sent = hull_failpoint::failpoint!("process.pidfd.signal")
+            .and_then(|()| sys::pidfd_send_signal(self.fd.as_fd(), signal, false));
+        match sent {
             Ok(()) => Ok(true),
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(false),
             Err(source) => Err(Error::Io { step: "cannot signal a process", source }),

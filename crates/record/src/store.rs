@@ -190,8 +190,11 @@ impl RecordStore {
             cause = source.source();
         }
         let target = self.quarantine.join(format!("{}-{id}.json", self.kind));
-        let _ = fs::write(target.with_extension("reason"), &reason);
-        let kept = match fs::rename(path, &target) {
+        let moved = failpoint!("record.quarantine.move").and_then(|()| {
+            let _ = fs::write(target.with_extension("reason"), &reason);
+            fs::rename(path, &target)
+        });
+        let kept = match moved {
             Ok(()) => target,
             // Unreadable and unmovable (a full or read-only disk): it stays, and is reported again at the next start.
             Err(_) => path.to_owned(),

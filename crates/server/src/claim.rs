@@ -13,6 +13,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -83,19 +84,26 @@ pub(crate) fn unclaim<T: Claimable>(ctx: &Context, object: &Arc<T>) {
     });
 }
 
-/// Undoes it when its time is over and it is still unclaimed.
+/// The longest pause between two tries to undo what nobody asked for.
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+
+/// Undoes it when its time is over and it is still unclaimed; again and again, until it is undone or asked for.
 pub(crate) fn expire<T: Claimable>(ctx: &Context, object: &Arc<T>) {
     let (ctx_, object) = (ctx.clone(), object.clone());
     ctx.tasks.spawn(async move {
-        tokio::select! {
-            () = ctx_.shutdown.cancelled() => return,
-            () = tokio::time::sleep(ctx_.config.timeouts.unclaimed) => {}
-        }
-        if !object.is_claimed() {
-            tracing::info!(id = object.id(), "nobody asked for it again: undoing it");
-            if let Err(error) = object.clone().undo(&ctx_).await {
-                tracing::warn!(id = object.id(), error = %chain(&error), "cannot undo it");
+        let (mut wait, mut pause) = (ctx_.config.timeouts.unclaimed, Duration::from_secs(5));
+        loop {
+            tokio::select! {
+                () = ctx_.shutdown.cancelled() => return,
+                () = tokio::time::sleep(wait) => {}
             }
+            if object.is_claimed() {
+                return;
+            }
+            tracing::info!(id = object.id(), "nobody asked for it again: undoing it");
+            let Err(error) = object.clone().undo(&ctx_).await else { return };
+            tracing::warn!(id = object.id(), error = %chain(&error), retry = ?pause, "cannot undo it yet");
+            (wait, pause) = (pause, (pause * 2).min(LONGEST_PAUSE));
         }
     });
 }

@@ -12,6 +12,7 @@ use std::fs::File;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use hull_admin_api::v1::admin_server::AdminServer;
 use hull_cri_api::MAX_MESSAGE_BYTES;
@@ -70,7 +71,7 @@ impl Server {
         layout.make().map_err(|e| {
             Error::io(format!("make {} and {}", layout.root.display(), layout.run_root.display()), e)
         })?;
-        let locks = vec![lock(&layout.root)?, lock(&layout.run_root)?];
+        let locks = vec![lock(&layout.root).await?, lock(&layout.run_root).await?];
         let listen = config.listen.clone();
         let backends = Backends::open(&config).await?;
         let (mocks, network_end) = (backends.mocks.clone(), backends.network_end.clone());
@@ -184,11 +185,27 @@ async fn serve(
 ///
 /// # Errors
 /// When another daemon has it.
-pub fn lock_root(root: &Path) -> Result<impl Drop + use<>> {
-    lock(root)
+pub async fn lock_root(root: &Path) -> Result<impl Drop + use<>> {
+    lock(root).await
 }
 
-pub(crate) fn lock(dir: &Path) -> Result<Flock<File>> {
+/// How long a lock is waited for that a dead daemon seems to hold: what it was just starting has copies of its
+/// descriptors until it is the program that it is to be.
+const LOCK_PATIENCE: Duration = Duration::from_secs(3);
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
+/// Takes a directory's lock.
+pub(crate) async fn lock(dir: &Path) -> Result<Flock<File>> {
+    let end = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match try_lock(dir) {
+            Err(Error::InUse { .. }) if Instant::now() < end => tokio::time::sleep(LOCK_PAUSE).await,
+            result => return result,
+        }
+    }
+}
+
+fn try_lock(dir: &Path) -> Result<Flock<File>> {
     let path = dir.join(".lock");
     let file = File::options()
         .create(true)
@@ -196,12 +213,9 @@ pub(crate) fn lock(dir: &Path) -> Result<Flock<File>> {
         .write(true)
         .open(&path)
         .map_err(|e| Error::io(format!("open {}", path.display()), e))?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| {
-        let context = match errno {
-            nix::errno::Errno::EWOULDBLOCK => format!("{} is in use by another hull", dir.display()),
-            _ => format!("lock {}", path.display()),
-        };
-        Error::io(context, errno.into())
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
+        nix::errno::Errno::EWOULDBLOCK => Error::InUse { dir: dir.to_owned() },
+        _ => Error::io(format!("lock {}", path.display()), errno.into()),
     })
 }
 
@@ -222,6 +236,7 @@ async fn bind(path: &Path) -> Result<UnixListener> {
         }
         std::fs::remove_file(path).map_err(io("replace"))?;
     }
+    hull_failpoint::failpoint!("daemon.socket.bind").map_err(io("listen on"))?;
     let listener = UnixListener::bind(path).map_err(io("listen on"))?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(io("set the mode of"))?;
     Ok(listener)

@@ -92,6 +92,12 @@ pub enum Error {
         /// What it is busy with.
         problem: &'static str,
     },
+    /// Another daemon works on the directory.
+    #[error("{} is in use by another hull", dir.display())]
+    InUse {
+        /// The directory.
+        dir: std::path::PathBuf,
+    },
     /// Not built in.
     #[error("{what} is not implemented")]
     Unimplemented {
@@ -212,7 +218,7 @@ impl Error {
             Self::FailedPrecondition { .. } => Code::FailedPrecondition,
             Self::DeadlineExceeded { .. } => Code::DeadlineExceeded,
             Self::Cancelled { .. } => Code::Aborted,
-            Self::Unavailable { .. } => Code::Unavailable,
+            Self::Unavailable { .. } | Self::InUse { .. } => Code::Unavailable,
             Self::Unimplemented { .. } => Code::Unimplemented,
             Self::Step { cause, .. } => cause.code(),
             Self::Shared(shared) => shared.code(),
@@ -373,6 +379,7 @@ mod tests {
             ),
             (Error::Cancelled { operation: "o", id: id(), stage: "s" }, Code::Aborted),
             (Error::Unavailable { operation: "o", problem: "starting" }, Code::Unavailable),
+            (Error::InUse { dir: "/r".into() }, Code::Unavailable),
             (Error::Unimplemented { what: id() }, Code::Unimplemented),
             (Error::Runtime(hull_oci_runtime::Error::NotFound { id: id() }), Code::NotFound),
             (

@@ -76,5 +76,6 @@ impl Layout {
 /// Makes a directory with its parents. An existing one keeps its mode.
 pub(crate) fn make_dir(dir: &Path, mode: u32) -> std::io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
+    hull_failpoint::failpoint!("server.dir.make")?;
     std::fs::DirBuilder::new().recursive(true).mode(mode).create(dir)
 }

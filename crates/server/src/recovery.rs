@@ -56,6 +56,7 @@ pub(crate) async fn recover(ctx: &Context) -> Result<()> {
     side_by_side(ctx, attachments, attachment_record).await;
     execs::end(ctx).await;
     orphans::delete(ctx, &known_containers).await;
+    orphans::delete_execs(ctx).await;
     ctx.tasks.spawn(collect_network_garbage(ctx.clone(), known));
     Ok(())
 }

@@ -98,7 +98,18 @@ async fn run<F: Flavor>(runtime: &CliRuntime<F>, id: &str, force: bool) -> Resul
     if force {
         call = call.arg("--force");
     }
-    runtime.runner.run(call.with_id()).await.map(drop)
+    runtime.runner.run(call.with_id()).await?;
+    // What a runtime says is not yet so: a container that it still knows would be in the way of nobody, and stay for ever.
+    let state = runtime.runner.config.root.join(id);
+    if state.exists() {
+        return Err(Error::Failed {
+            runtime: runtime.runner.config.name.clone(),
+            operation: "delete",
+            status: "it says that it succeeded".to_owned(),
+            stderr: format!("it still keeps {}", state.display()),
+        });
+    }
+    Ok(())
 }
 
 /// Takes away the mounts that a killed runtime left in its state directory: they would make its

@@ -31,6 +31,7 @@ pub(super) async fn release(shared: &Arc<Shared>, name: &str, sandbox_id: &str) 
         if !leases.load()?.0.is_empty() {
             return Ok(false);
         }
+        hull_failpoint::failpoint!("bridge.former.delete").map_err(failed)?;
         fs::remove_dir_all(&dir).map_err(failed)?;
         // Otherwise the name is another daemon's by now, or the node was rebooted.
         node::is_ours(&former).map_err(failed)

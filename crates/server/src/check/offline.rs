@@ -60,7 +60,7 @@ impl Offline {
         layout.make().map_err(|e| {
             Error::io(format!("make {} and {}", layout.root.display(), layout.run_root.display()), e)
         })?;
-        let locks = vec![lock(&layout.root)?, lock(&layout.run_root)?];
+        let locks = vec![lock(&layout.root).await?, lock(&layout.run_root).await?];
         let backends = Backends::open(&config).await?;
         let network_end = backends.network_end.clone();
         let ctx: Context = std::sync::Arc::new(Daemon::new(config, layout, backends)?);

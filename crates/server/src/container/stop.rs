@@ -20,6 +20,8 @@ use crate::store::Container;
 
 const RPC: &str = "StopContainer";
 const SIGKILL: i32 = 9;
+/// After so many SIGKILLs that the runtime says to have sent, the kernel is asked to end the cgroup.
+const TRUSTED_KILLS: u32 = 2;
 /// The first pause between two SIGKILLs; doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The kubelet's largest grace periods are days; more than this is a mistake in units.
@@ -113,9 +115,14 @@ async fn kill_until_gone(ctx: &Context, container: &Arc<Container>, operation: &
     let limit = ctx.config.timeouts.stop_extra;
     let deadline = Instant::now() + limit;
     let mut pause = FIRST_PAUSE;
+    let mut sent = 0;
     loop {
-        if let Err(error) = send(ctx, container, SIGKILL, KillTarget::All).await {
-            tracing::warn!(container = container.id(), error = %chain(&error), "SIGKILL not delivered; killing its cgroup");
+        let killed = send(ctx, container, SIGKILL, KillTarget::All).await;
+        sent += 1;
+        if let Err(error) = &killed {
+            tracing::warn!(container = container.id(), error = %chain(error), "SIGKILL not delivered; killing its cgroup");
+        }
+        if killed.is_err() || sent > TRUSTED_KILLS {
             if let Err(error) = ctx.node.kill_cgroup(&container.meta.cgroup, pause).await {
                 tracing::warn!(container = container.id(), error = %chain(&error), "its cgroup is not empty yet");
             } else if ctx.handler(RPC, &container.meta.handler).is_err() {

@@ -178,6 +178,7 @@ impl Node for LinuxNode {
         .collect();
         // rmdir refuses what is not empty: that is all the care it needs.
         let _ = blocking(move || {
+            failpoint!("node.cgroup.prune").map_err(|e| Error::io("prune cgroup", e))?;
             for dir in dirs {
                 let _ = fs::remove_dir(dir);
             }
@@ -268,6 +269,7 @@ fn relative(path: &Path) -> &Path {
 
 /// Removes a directory tree; a missing one is a success. Blocks.
 pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
+    failpoint!("server.tree.remove")?;
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         result => result,

@@ -37,6 +37,21 @@ pub(super) async fn delete(ctx: &Context, known: &[String]) {
     }
 }
 
+/// What execs of an earlier daemon left: nobody waits for them any more. What they run ends with its container.
+pub(super) async fn delete_execs(ctx: &Context) {
+    let dir = ctx.layout.exec_dir();
+    let deleted = blocking(move || {
+        let io = |e| Error::io(format!("empty {}", dir.display()), e);
+        for path in entries(&dir).map_err(io)? {
+            remove_tree(&path).map_err(io)?;
+        }
+        Ok::<_, Error>(())
+    });
+    if let Err(error) = deleted.await {
+        tracing::warn!(error = %chain(&error), "files of an earlier daemon's execs stay");
+    }
+}
+
 async fn delete_one(ctx: &Context, dir: &Path) -> Result<()> {
     let volumes = dir.join("volumes");
     for root in entries(&volumes).unwrap_or_default() {

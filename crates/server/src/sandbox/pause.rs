@@ -53,6 +53,7 @@ pub(crate) async fn prepare(ctx: &Context, meta: &SandboxMeta, namespaces: &PodN
         make_dir(&path, 0o711).map_err(io)?;
         let bytes =
             serde_json::to_vec(&spec).map_err(|e| Error::io("write the pause's config.json", e.into()))?;
+        hull_failpoint::failpoint!("pause.bundle.write").map_err(io)?;
         std::fs::write(path.join("config.json"), bytes).map_err(io)
     })
     .await?;

@@ -334,6 +334,7 @@ async fn files(ctx: &Context, meta: &SandboxMeta) -> Result<()> {
 
 /// A file that every user of the pod may read, whatever the daemon's umask, and that its root may write.
 fn write_readable(path: &std::path::Path, bytes: &[u8], owner: (u32, u32)) -> std::io::Result<()> {
+    failpoint!("sandbox.file.write")?;
     std::fs::write(path, bytes)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644))?;
     match owner {

@@ -27,14 +27,20 @@ impl Streaming {
 impl Handler for Streaming {
     async fn exec(&self, request: ExecRequest, streams: Streams) -> ExitStatus {
         match self.0.upgrade() {
-            Some(ctx) => exec::serve(&ctx, request, streams).await,
+            Some(ctx) => {
+                let _job = ctx.jobs.begin("Exec", &request.container_id, "the command to end");
+                exec::serve(&ctx, request, streams).await
+            }
             None => ExitStatus::failed(ENDING),
         }
     }
 
     async fn attach(&self, request: AttachRequest, streams: Streams) -> ExitStatus {
         match self.0.upgrade() {
-            Some(ctx) => attach::serve(&ctx, request, streams).await,
+            Some(ctx) => {
+                let _job = ctx.jobs.begin("Attach", &request.container_id, "its client to leave");
+                attach::serve(&ctx, request, streams).await
+            }
             None => ExitStatus::failed(ENDING),
         }
     }
@@ -46,7 +52,11 @@ impl Handler for Streaming {
         stream: PortStream,
     ) -> Result<(), ForwardError> {
         match self.0.upgrade() {
-            Some(ctx) => forward::serve(&ctx, request, port, stream).await,
+            Some(ctx) => {
+                let key = format!("{} port {port}", request.sandbox_id);
+                let _job = ctx.jobs.begin("PortForward", &key, "its client to leave");
+                forward::serve(&ctx, request, port, stream).await
+            }
             None => Err(ForwardError::refused(ENDING)),
         }
     }

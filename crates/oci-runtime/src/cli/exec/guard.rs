@@ -322,6 +322,7 @@ impl Cgroup {
 
 /// Removes a directory with all that is in it; a missing one is a success.
 pub(super) fn remove_dir(dir: &Path) -> std::io::Result<()> {
+    hull_failpoint::failpoint!("oci.exec.remove")?;
     match std::fs::remove_dir_all(dir) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),

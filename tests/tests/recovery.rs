@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Many pods, bad records, restarts: on mocks, as an ordinary user.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use hull_cri_api::v1::{ContainerState, PodSandboxState};
+use hull_tests::{Cri, Daemon, Pod, Setup, say};
+
+/// So much slower than an optimised daemon on a quiet machine may a call be here before something is wrong.
+const LENIENT: Duration = Duration::from_secs(2);
+
+async fn running(daemon: &Daemon, cri: &Cri, count: usize) -> Vec<(String, String)> {
+    let mut made = Vec::new();
+    for n in 0..count {
+        let pod = Pod::new(daemon, &format!("pod{n}"));
+        let id = cri.run_pod(&pod.config, "").await.unwrap();
+        let container = pod.container("main", &["sleep", "1000"]);
+        let container = cri.create_and_start(&id, &container.config, &pod.config).await.unwrap();
+        made.push((id, container));
+    }
+    made
+}
+
+async fn remove_all(cri: &Cri) {
+    for pod in cri.pods().await.unwrap() {
+        cri.remove_pod(&pod.id).await.unwrap();
+    }
+    for container in cri.containers().await.unwrap() {
+        cri.remove(&container.id).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_pods_are_there_again_after_a_death() {
+    let mut daemon = Setup::mock().start().await;
+    let made = running(&daemon, &daemon.cri().await, 100).await;
+    daemon.kill9().await;
+    let started = Instant::now();
+    daemon.start().await;
+    let cri = daemon.cri().await;
+    let (pods, containers) = (cri.pods().await.unwrap(), cri.containers().await.unwrap());
+    let took = started.elapsed();
+    assert_eq!((pods.len(), containers.len()), (made.len(), made.len()));
+    assert!(pods.iter().all(|pod| pod.state == PodSandboxState::SandboxReady as i32));
+    assert!(containers.iter().all(|it| it.state == ContainerState::ContainerRunning as i32));
+    say(&format!("100 pods on mocks: all states told {} ms after the start", took.as_millis()));
+    assert!(took < LENIENT * 5, "{took:?}");
+    remove_all(&cri).await;
+    daemon.assert_nothing_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_exited_containers_are_listed_quickly() {
+    let mut daemon = Setup::mock().start().await;
+    let cri = daemon.cri().await;
+    let (_, container) = running(&daemon, &cri, 1).await.remove(0);
+    cri.stop(&container, 0).await.unwrap();
+    daemon.stop().await;
+    multiply(&daemon, &container, 1000);
+    daemon.start().await;
+    let cri = daemon.cri().await;
+    let mut times = Vec::new();
+    for _ in 0..20 {
+        let started = Instant::now();
+        assert_eq!(cri.containers().await.unwrap().len(), 1000);
+        times.push(started.elapsed());
+    }
+    times.sort();
+    say(&format!("1000 exited containers are listed in {:.1} ms (median)", times[10].as_secs_f64() * 1000.0));
+    assert!(times[10] < LENIENT, "{times:?}");
+}
+
+/// As if there were so many containers like this one: its record under other ids.
+fn multiply(daemon: &Daemon, container: &str, count: usize) {
+    let dir = daemon.records("containers");
+    let text = fs::read_to_string(dir.join(format!("{container}.json"))).unwrap();
+    let envelope: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let version = u32::try_from(envelope["version"].as_u64().unwrap()).unwrap();
+    let records =
+        hull_record::RecordStore::open(&dir, daemon.root().join("quarantine"), "container", version).unwrap();
+    for n in 1..count {
+        let id = format!("{n:064x}");
+        let body = envelope["body"].to_string().replace(container, &id);
+        let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+        records.put(&id, &body).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_bad_record_in_twenty_costs_no_more_than_its_own_pod() {
+    let mut daemon = Setup::mock().start().await;
+    let made = running(&daemon, &daemon.cri().await, 40).await;
+    daemon.stop().await;
+    // Torn, empty, of another version: 5 % of each kind.
+    let bad = [
+        b"{\"version\":1,\"ki".as_slice(),
+        b"",
+        b"{\"version\":99,\"kind\":\"sandbox\",\"checksum\":\"\",\"body\":{}}",
+    ];
+    let mut spoiled = 0;
+    for (n, (pod, container)) in made.iter().enumerate().take(6) {
+        let path = match n % 3 {
+            0 => daemon.records("sandboxes").join(format!("{pod}.json")),
+            1 => daemon.records("containers").join(format!("{container}.json")),
+            _ => daemon.records("attachments").join(format!("{pod}.json")),
+        };
+        fs::write(path, bad[n % bad.len()]).unwrap();
+        spoiled += 1;
+    }
+    daemon.start().await;
+    let cri = daemon.cri().await;
+    let status = daemon.hull(&["status", "--json"]).await.json();
+    assert_eq!(status["quarantine"].as_array().unwrap().len(), spoiled, "{status}");
+    assert_eq!(cri.pods().await.unwrap().len(), 38, "two pods cannot be told");
+    assert_eq!(cri.containers().await.unwrap().len(), 38, "two containers cannot be told");
+    for (pod, container) in &made[6..] {
+        assert_eq!(cri.pod(pod).await.unwrap().state, PodSandboxState::SandboxReady as i32);
+        assert_eq!(cri.container(container).await.unwrap().state, ContainerState::ContainerRunning as i32);
+    }
+    let found = daemon.check().await;
+    assert!(found.iter().filter(|line| line.starts_with("quarantine")).count() == spoiled, "{found:#?}");
+    remove_all(&cri).await;
+    daemon.hull(&["check", "--repair"]).await;
+    assert_eq!(daemon.check().await, [""; 0]);
+    daemon.assert_nothing_left().await;
+}

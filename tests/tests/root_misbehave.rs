@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The fault matrix: each foreign program, each misbehaviour, each lifecycle call that runs it. The call ends within
+//! its deadline, the kubelet's retry succeeds once the program works again, another pod does not notice, and nothing
+//! is left. Needs root.
+//!
+//! The suites run it on runc; `HULL_CHAOS_SAMPLE=all` on crun too.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use hull_cri_api::v1::{
+    ContainerState, LinuxContainerResources, PodSandboxState, StatusRequest, UpdateContainerResourcesRequest,
+};
+use hull_tests::misbehave::{self, Misbehaviour};
+use hull_tests::{Cri, Daemon, Pod, Setup, census, eventually, real_runtime_ok, root_tests_enabled, say};
+use tokio::time::timeout;
+
+/// What each stage may take here.
+const STAGE: &str = "3s";
+/// How long a call may take whose every stage hangs until its deadline, on a busy machine.
+const CALL: Duration = Duration::from_secs(60);
+/// How long anything else may take.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A program, the verb at which it misbehaves, and the call that is made then.
+const ROWS: [(&str, &str, Call); 9] = [
+    ("plugin", "ADD", Call::RunPod),
+    ("conmon", "run", Call::Create),
+    ("runtime", "create", Call::Create),
+    ("runtime", "start", Call::Start),
+    ("runtime", "exec", Call::Exec),
+    ("runtime", "update", Call::Update),
+    ("runtime", "kill", Call::Stop),
+    ("runtime", "delete", Call::RemoveContainer),
+    ("plugin", "DEL", Call::StopPod),
+];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Call {
+    RunPod,
+    Create,
+    Start,
+    Exec,
+    Update,
+    Stop,
+    RemoveContainer,
+    StopPod,
+}
+
+/// A pod that lives while programs misbehave.
+struct Bystander {
+    container: String,
+}
+
+impl Bystander {
+    async fn new(daemon: &Daemon, cri: &Cri) -> Self {
+        let pod = Pod::new(daemon, "bystander");
+        let id = cri.run_pod(&pod.config, "well").await.unwrap();
+        let container = pod.container("main", &["sleep", "1000"]);
+        let container = cri.create_and_start(&id, &container.config, &pod.config).await.unwrap();
+        Self { container }
+    }
+
+    /// Status and exec answer meanwhile; how long both took.
+    async fn notices_nothing(&self, cri: &Cri) -> Result<Duration, String> {
+        let started = Instant::now();
+        let mut runtime = cri.runtime.clone();
+        timeout(LIMIT, runtime.status(StatusRequest { verbose: false }))
+            .await
+            .map_err(|_| "Status hangs")?
+            .map_err(|error| error.to_string())?;
+        let exec = timeout(LIMIT, cri.exec(&self.container, &["true"], 30)).await;
+        let exec = exec.map_err(|_| "exec in another pod hangs")?.map_err(|error| error.to_string())?;
+        if exec.exit_code == 0 {
+            Ok(started.elapsed())
+        } else {
+            Err(format!("exec in another pod: {exec:?}"))
+        }
+    }
+}
+
+/// Everything that the call needs is there and works.
+async fn prepared(
+    cri: &Cri,
+    pod: &Pod,
+    call: Call,
+    handler: &str,
+) -> Result<(String, String), tonic::Status> {
+    let (mut pod_id, mut container_id) = (String::new(), String::new());
+    if call != Call::RunPod {
+        pod_id = cri.run_pod(&pod.config, handler).await?;
+    }
+    if !matches!(call, Call::RunPod | Call::Create | Call::StopPod) {
+        let container = pod.container("main", &["sleep", "1000"]);
+        container_id = cri.create(&pod_id, &container.config, &pod.config).await?;
+        if call != Call::Start {
+            cri.start(&container_id).await?;
+        }
+        if call == Call::RemoveContainer {
+            cri.stop(&container_id, 0).await?;
+        }
+    }
+    Ok((pod_id, container_id))
+}
+
+async fn make(
+    cri: &Cri,
+    pod: &Pod,
+    call: Call,
+    handler: &str,
+    ids: &(String, String),
+) -> Result<(), tonic::Status> {
+    let (pod_id, container_id) = ids;
+    match call {
+        Call::RunPod => cri.run_pod(&pod.config, handler).await.map(drop),
+        Call::Create => {
+            let container = pod.container("main", &["sleep", "1000"]);
+            cri.create(pod_id, &container.config, &pod.config).await.map(drop)
+        }
+        Call::Start => {
+            if cri.container(container_id).await?.state == ContainerState::ContainerCreated as i32 {
+                cri.start(container_id).await?;
+            }
+            Ok(())
+        }
+        Call::Exec => match cri.exec(container_id, &["true"], 20).await?.exit_code {
+            0 => Ok(()),
+            code => Err(tonic::Status::unknown(format!("exec ended with {code}"))),
+        },
+        Call::Update => {
+            let request = UpdateContainerResourcesRequest {
+                container_id: container_id.clone(),
+                linux: Some(LinuxContainerResources { cpu_quota: 50_000, ..Default::default() }),
+                ..Default::default()
+            };
+            cri.runtime.clone().update_container_resources(request).await.map(drop)
+        }
+        Call::Stop => cri.stop(container_id, 1).await,
+        Call::RemoveContainer => cri.remove(container_id).await,
+        Call::StopPod => cri.stop_pod(pod_id).await,
+    }
+}
+
+/// What must be true of a call although its program misbehaves.
+fn judge(call: Call, how: Misbehaviour, answer: &Result<(), tonic::Status>) -> Result<(), String> {
+    match (call, answer) {
+        // A kill goes past the runtime, by the cgroup; a network goes to the ledger.
+        (Call::Stop | Call::StopPod, Err(error)) => Err(format!("{call:?} fails: {error}")),
+        (Call::RunPod | Call::Create | Call::Start | Call::Exec, Ok(())) if how != Misbehaviour::Garbage => {
+            Err(format!("{call:?} succeeds although its program fails"))
+        }
+        (_, Err(error)) if error.message().len() < 20 => Err(format!("it says too little: {error}")),
+        _ => Ok(()),
+    }
+}
+
+async fn case(
+    daemon: &Daemon,
+    cri: &Cri,
+    bystander: &Bystander,
+    (program, verb, call): (&str, &str, Call),
+    how: Misbehaviour,
+    handler: &str,
+) -> Result<String, String> {
+    let pod = Pod::new(daemon, "victim");
+    let ids = prepared(cri, &pod, call, handler).await.map_err(|error| format!("before: {error}"))?;
+    misbehave::set(daemon.dir(), program, verb, Some(how));
+    let started = Instant::now();
+    let (answer, other) =
+        tokio::join!(timeout(CALL, make(cri, &pod, call, handler, &ids)), bystander.notices_nothing(cri));
+    let took = started.elapsed();
+    misbehave::set(daemon.dir(), program, verb, None);
+    let answer = answer.map_err(|_| format!("no answer within {CALL:?}"))?;
+    judge(call, how, &answer)?;
+    other?;
+    end_daemons(daemon);
+    // The kubelet comes again, once or twice: what the fault spoiled for good it makes anew.
+    let spoiled = matches!(call, Call::Start | Call::Exec | Call::Update);
+    if !spoiled {
+        let retry = timeout(LIMIT, make(cri, &pod, call, handler, &ids)).await;
+        retry
+            .map_err(|_| "the retry hangs".to_owned())?
+            .map_err(|error| format!("the retry fails: {error}"))?;
+    }
+    if call == Call::StopPod {
+        let state = cri.pod(&ids.0).await.map_err(|error| error.to_string())?.state;
+        if state != PodSandboxState::SandboxNotready as i32 {
+            return Err(format!("the stopped pod is in state {state}"));
+        }
+    }
+    let pods = cri.pods().await.map_err(|error| error.to_string())?;
+    for pod in pods.into_iter().filter(|it| it.metadata.as_ref().is_some_and(|it| it.name == "victim")) {
+        cri.remove_pod(&pod.id).await.map_err(|error| format!("it cannot be removed: {error}"))?;
+    }
+    let found = eventually_clean(daemon).await;
+    if !found.is_empty() {
+        return Err(format!("hull check: {}", found.join("; ")));
+    }
+    let said = match answer {
+        Ok(()) => "succeeds".to_owned(),
+        Err(error) => format!("{:?}", error.code()),
+    };
+    Ok(format!("{said} after {:.1} s", took.as_secs_f64()))
+}
+
+/// What `hull check` and the ledger still say after a while.
+async fn eventually_clean(daemon: &Daemon) -> Vec<String> {
+    let end = Instant::now() + LIMIT;
+    loop {
+        let mut found = daemon.check().await;
+        let status = daemon.hull(&["status", "--json"]).await.json();
+        found.extend(status["ledger"].as_array().into_iter().flatten().map(|owed| format!("owed: {owed}")));
+        if found.is_empty() || Instant::now() > end {
+            return found;
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+}
+
+/// What left its process group is nobody's to find: the test made it, the test ends it.
+fn end_daemons(daemon: &Daemon) {
+    for (pid, _) in census::processes(daemon).into_iter().filter(|(_, what)| misbehave::is_daemon(what)) {
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap());
+        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+    }
+}
+
+async fn matrix(handler: &str) {
+    let setup = Setup::real();
+    let dir = setup.dir().to_owned();
+    let bad = misbehave::runtime(&dir, handler);
+    let well = hull_tests::runtimes::real(&dir, handler);
+    misbehave::plugin(&dir);
+    let bin = misbehave::conmon(&dir);
+    let path = format!("{}:{}", bin.parent().unwrap().display(), std::env::var("PATH").unwrap_or_default());
+    let mut setup = setup.handler("bad", handler, &bad).handler("well", handler, &well).env("PATH", path);
+    for key in ["create", "start", "network", "release", "runtime", "exec_extra", "stop_extra"] {
+        setup = setup.timeout(key, STAGE);
+    }
+    let daemon = setup.start().await;
+    let cri = daemon.cri().await;
+    let bystander = Bystander::new(&daemon, &cri).await;
+    let mut table = String::new();
+    let mut failed = 0;
+    for row in ROWS {
+        for how in misbehave::ALL {
+            let result = case(&daemon, &cri, &bystander, row, how, "bad").await;
+            misbehave::set(daemon.dir(), row.0, row.1, None);
+            failed += usize::from(result.is_err());
+            let outcome = result.unwrap_or_else(|error| format!("FAILED: {error}"));
+            let _ = writeln!(
+                table,
+                "{handler:<6}{:<8} {:<7} {how:?} during {:?}: {outcome}",
+                row.0, row.1, row.2
+            );
+        }
+    }
+    say(&table);
+    assert_eq!(failed, 0, "\n{table}");
+    eventually(LIMIT, "all pods are removed", async || {
+        for pod in cri.pods().await.map_err(|error| error.to_string())? {
+            cri.remove_pod(&pod.id).await.map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    })
+    .await;
+    daemon.assert_nothing_left().await;
+    real_runtime_ok(handler, "fault matrix");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_foreign_program_may_misbehave_at_every_call() {
+    if !root_tests_enabled() {
+        return;
+    }
+    matrix("runc").await;
+    if std::env::var("HULL_CHAOS_SAMPLE").as_deref() == Ok("all") {
+        matrix("crun").await;
+    }
+}
