@@ -168,7 +168,7 @@ fn plan(
         made_cgroup: cgroup_parent
             .ancestors()
             .filter(|path| *path != std::path::Path::new("/"))
-            .take_while(|path| !parent.is_empty() && !ctx.node.cgroup_exists(path))
+            .take_while(|path| !parent.is_empty() && (!ctx.node.cgroup_exists(path) || is_ours(ctx, path)))
             .last()
             .map(std::path::Path::to_path_buf),
         handler,
@@ -184,6 +184,12 @@ fn plan(
             if meta.host_network() { ctx.node.hostname() } else { meta.id.chars().take(12).collect() };
     }
     Ok(meta)
+}
+
+/// Whether a pod has made this cgroup that may go before this one: then it is this one's to remove as well.
+fn is_ours(ctx: &Context, path: &std::path::Path) -> bool {
+    let made = |pod: &Arc<Sandbox>| pod.meta.made_cgroup.as_ref().is_some_and(|made| path.starts_with(made));
+    ctx.store.sandboxes().iter().any(made)
 }
 
 fn spawn(ctx: &Context, sandbox: Arc<Sandbox>, operation: Arc<Operation>) {
