@@ -4,7 +4,7 @@
 //! ```text
 //! stream-probe source PORT BYTES         sends so many zeros to whoever connects
 //! stream-probe relay PORT TARGET         the bare way of a forwarded connection: copies, each way in a thread
-//! stream-probe pipe PORT BYTES           the bare way of an exec: copies what `head` prints
+//! stream-probe pipe PORT COMMAND...       the bare way of an exec: copies what a command prints
 //! stream-probe direct PORT               reads to the end from a port
 //! stream-probe forward URL PORT          the same through a forwarded connection, over SPDY
 //! stream-probe exec URL                  reads the output of an exec, over SPDY
@@ -28,7 +28,7 @@ fn main() -> ExitCode {
     match words.as_slice() {
         ["source", port, bytes] => source(number(port), bytes.parse().expect("a number of bytes")),
         ["relay", port, target] => relay(number(port), number(target)),
-        ["pipe", port, bytes] => pipe(number(port), bytes),
+        ["pipe", port, command, words @ ..] => pipe(number(port), command, words),
         ["direct", port] => direct(number(port)),
         ["forward", url, port] => on_runtime(forward(url, number(port))),
         ["exec", url] => on_runtime(exec(url)),
@@ -95,13 +95,14 @@ fn relay(port: u16, target: u16) {
     });
 }
 
-fn pipe(port: u16, bytes: &str) {
-    let bytes: &'static str = bytes.to_owned().leak();
+fn pipe(port: u16, command: &str, words: &[&str]) {
+    let line: Vec<String> = std::iter::once(&command).chain(words).map(|word| (*word).to_owned()).collect();
+    let line: &'static [String] = line.leak();
     serve(port, move |mut client| {
-        let head = Command::new("head").args(["-c", bytes, "/dev/zero"]).stdout(Stdio::piped()).spawn();
-        let mut head = head?;
-        copy(&mut head.stdout.take().expect("a pipe"), &mut client)?;
-        head.wait()?;
+        let mut child =
+            Command::new(&line[0]).args(&line[1..]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        copy(&mut child.stdout.take().expect("a pipe"), &mut client)?;
+        child.wait()?;
         client.shutdown(Shutdown::Write)
     });
 }
