@@ -39,6 +39,7 @@ mod layout;
 mod ledger;
 pub mod memory;
 mod model;
+mod mountinfo;
 mod node;
 mod operation;
 pub mod pause;

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 
 use crate::context::Context;
 use crate::error::{Error, Result};
+use crate::mountinfo;
 use crate::records::blocking;
 
-use super::{mounts, processes};
+use super::processes;
 
 /// What kind of thing it is. In the order in which things are taken away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -150,7 +151,7 @@ fn on_disk(ctx: &Context) -> Result<Vec<Thing>> {
         things.push(Thing::at(Kind::Quarantine, &id, path));
     }
     things.extend(old_execs(ctx)?);
-    let mounted = mounts::below(&[root.join("containers"), run.join("sandboxes"), run.join("containers")]);
+    let mounted = mountinfo::below(&[root.join("containers"), run.join("sandboxes"), run.join("containers")]);
     for path in mounted.map_err(|e| Error::io("read /proc/self/mountinfo", e))? {
         if let Some(id) = id_in(&path) {
             things.push(Thing::at(Kind::Mount, &id, path));

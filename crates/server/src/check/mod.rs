@@ -15,7 +15,6 @@
 
 mod known;
 mod look;
-mod mounts;
 mod offline;
 mod processes;
 mod repair;

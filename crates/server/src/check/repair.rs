@@ -18,12 +18,13 @@ use hull_process::Pidfd;
 use crate::container;
 use crate::context::{Context, UNDO_DEADLINE};
 use crate::error::{Error, Result, chain};
+use crate::mountinfo;
 use crate::node::remove_tree;
 use crate::records::blocking;
 use crate::sandbox;
 
 use super::look::{self, Kind, Thing};
-use super::{Finding, Outcome, Populated, mounts, processes};
+use super::{Finding, Outcome, Populated, processes};
 
 /// How long a killed monitor may take to be gone.
 const GONE_WITHIN: Duration = Duration::from_secs(5);
@@ -293,7 +294,7 @@ async fn delete(path: PathBuf) -> Result<()> {
     blocking(move || {
         let io = |e| Error::io(format!("delete {}", path.display()), e);
         failpoint!("check.directory.delete").map_err(io)?;
-        if let Some(point) = mounts::below(std::slice::from_ref(&path)).map_err(io)?.first() {
+        if let Some(point) = mountinfo::below(std::slice::from_ref(&path)).map_err(io)?.first() {
             let problem = format!("{} is mounted in it", point.display());
             return Err(io(std::io::Error::other(problem)));
         }

@@ -19,11 +19,12 @@ use crate::container;
 use crate::context::Context;
 use crate::error::{Error, Result, chain};
 use crate::model::{ContainerPhase, SandboxPhase};
+use crate::mountinfo;
 use crate::node::remove_tree;
 use crate::records::blocking;
 use crate::sandbox;
 
-use super::{Outcome, Populated, Report, check_alone, mounts};
+use super::{Outcome, Populated, Report, check_alone};
 
 const RPC: &str = "wipe";
 /// What a daemon makes in `root`.
@@ -124,7 +125,7 @@ pub(super) async fn directories(config: &Config) -> Result<()> {
 fn unmount(dirs: &[PathBuf]) -> Result<()> {
     let is_doomed = |path: &PathBuf| dirs.iter().any(|dir| path.starts_with(dir));
     let above: Vec<PathBuf> = dirs.iter().filter_map(|dir| dir.parent().map(Path::to_owned)).collect();
-    let mounted = mounts::below(&above).map_err(|e| Error::io("read /proc/self/mountinfo", e))?;
+    let mounted = mountinfo::below(&above).map_err(|e| Error::io("read /proc/self/mountinfo", e))?;
     for path in mounted.into_iter().filter(is_doomed).rev() {
         let io = |e| Error::io(format!("unmount {}", path.display()), e);
         failpoint!("wipe.unmount").map_err(io)?;

@@ -5,11 +5,11 @@
 //! that lives: its record is in quarantine, and it is left alone.
 
 use std::fs;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::context::Context;
 use crate::error::{Error, Result, chain};
+use crate::mountinfo;
 use crate::node::remove_tree;
 use crate::records::blocking;
 
@@ -73,8 +73,8 @@ fn find(dir: &Path, known: &[String]) -> std::io::Result<Vec<PathBuf>> {
     if found.is_empty() {
         return Ok(found);
     }
-    let mounts = fs::read("/proc/self/mountinfo")?;
-    found.retain(|path| !is_mounted_below(&mounts, path));
+    let mounted = mountinfo::below(&found)?;
+    found.retain(|path| !mounted.iter().any(|point| point.starts_with(path)));
     Ok(found)
 }
 
@@ -82,35 +82,9 @@ fn entries(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
     fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect()
 }
 
-/// Whether a mount point of mountinfo (proc(5): the fifth field) is in the directory. The paths' ids are hexadecimal, and
-/// what is escaped above them is escaped here as well.
-fn is_mounted_below(mountinfo: &[u8], dir: &Path) -> bool {
-    let mut wanted = Vec::new();
-    for byte in dir.as_os_str().as_bytes() {
-        match byte {
-            b' ' | b'\t' | b'\n' | b'\\' => wanted.extend(format!("\\{byte:03o}").bytes()),
-            byte => wanted.push(*byte),
-        }
-    }
-    wanted.push(b'/');
-    mountinfo
-        .split(|byte| *byte == b'\n')
-        .filter_map(|line| line.split(|byte| *byte == b' ').nth(4))
-        .any(|point| point.starts_with(&wanted))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_is_mounted_is_not_deleted() {
-        let mounts =
-            b"1 2 0:3 / / rw - ext4 a b\n4 1 0:5 / /r/my\\040root/containers/aa/merged rw - overlay x y\n";
-        assert!(is_mounted_below(mounts, Path::new("/r/my root/containers/aa")));
-        assert!(!is_mounted_below(mounts, Path::new("/r/my root/containers/a")));
-        assert!(!is_mounted_below(mounts, Path::new("/r/containers/aa")));
-    }
 
     #[test]
     fn only_unknown_directories_are_found() {

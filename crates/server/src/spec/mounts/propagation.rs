@@ -10,6 +10,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{Propagation, ResolvedMount};
+use crate::mountinfo;
 use crate::spec::SpecError;
 
 /// The mounts of this process, in the order in which they were made.
@@ -67,31 +68,11 @@ impl MountTable {
 }
 
 fn parse_line(line: &[u8]) -> Option<MountPoint> {
-    use std::os::unix::ffi::OsStringExt as _;
     let mut fields = line.split(|byte| *byte == b' ');
-    let path = PathBuf::from(std::ffi::OsString::from_vec(unescape(fields.nth(4)?)));
+    let path = mountinfo::path(fields.nth(4)?);
     let optional: Vec<&[u8]> = fields.skip(1).take_while(|field| *field != b"-").collect();
     let has = |prefix: &[u8]| optional.iter().any(|field| field.starts_with(prefix));
     Some(MountPoint { path, shared: has(b"shared:"), slave: has(b"master:") })
-}
-
-/// Spaces, tabs, newlines and backslashes stand as `\` and three octal digits.
-fn unescape(field: &[u8]) -> Vec<u8> {
-    let mut plain = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let [first, tail @ ..] = rest {
-        match rest {
-            [b'\\', a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', tail @ ..] => {
-                plain.push((a - b'0') * 64 + (b - b'0') * 8 + (c - b'0'));
-                rest = tail;
-            }
-            _ => {
-                plain.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    plain
 }
 
 #[cfg(test)]
