@@ -104,30 +104,43 @@ impl Default for Deadlines {
     }
 }
 
-/// What is particular to one program.
+/// What is particular to one program. The defaults are what a new one is taken to do.
 pub trait Flavor: Debug + Send + Sync + 'static {
     /// Which hierarchies the cgroup of an exec is made in.
-    fn exec_scope(&self) -> ExecScope;
+    fn exec_scope(&self) -> ExecScope {
+        ExecScope::All
+    }
 
     /// The value of `exec --cgroup` for a child of the container's cgroup.
-    fn exec_cgroup(&self, mode: Mode, name: &str) -> String;
+    fn exec_cgroup(&self, _mode: Mode, name: &str) -> String {
+        name.to_owned()
+    }
 
     /// Whether kill, pause, resume and update fail by themselves where the container's state does not
     /// allow them. If not, the state is asked first, one more run of the program.
-    fn refuses_wrong_state(&self) -> bool;
+    fn refuses_wrong_state(&self) -> bool {
+        false
+    }
 
     /// What the names of mounts begin with that the program may leave in a container's state directory
     /// when it is killed; they are unmounted before `delete`.
-    fn stale_mounts(&self) -> Option<&'static str>;
+    fn stale_mounts(&self) -> Option<&'static str> {
+        None
+    }
 
     /// Changes values of `update` that the program understands differently.
-    fn adapt_resources(&self, resources: &mut Value);
+    fn adapt_resources(&self, _resources: &mut Value) {}
 
     /// Whether `update` can take the limit of processor time away.
-    fn lifts_cpu_quota(&self) -> bool;
+    fn lifts_cpu_quota(&self) -> bool {
+        true
+    }
 
-    /// What a program without the `features` sub-command can do, by what it prints for `--version`.
-    fn features_of(&self, version: &str) -> Option<Features>;
+    /// What a program without the `features` sub-command can do, by what it prints for `--version`; nothing is
+    /// known when it does not tell.
+    fn features_of(&self, _version: &str) -> Option<Features> {
+        None
+    }
 }
 
 /// A runtime that is a program with the OCI command line.

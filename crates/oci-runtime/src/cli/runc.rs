@@ -5,12 +5,11 @@ use hull_cgroups::{ExecScope, Mode};
 use serde_json::Value;
 
 use super::{CliRuntime, Flavor};
-use crate::Features;
 
 /// runc: <https://github.com/opencontainers/runc>.
 pub type RuncRuntime = CliRuntime<Runc>;
 
-/// runc's ways.
+/// runc's ways. It has had `features` since 1.1; of what is older nothing is known.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Runc;
 
@@ -44,14 +43,5 @@ impl Flavor for Runc {
         {
             *shares = 2.into();
         }
-    }
-
-    fn lifts_cpu_quota(&self) -> bool {
-        true
-    }
-
-    /// runc has had the sub-command since 1.1; of what is older nothing is known.
-    fn features_of(&self, _version: &str) -> Option<Features> {
-        None
     }
 }
