@@ -22,7 +22,9 @@ mod files;
 mod measure;
 mod options;
 mod plan;
+mod plot;
 mod report;
+mod series;
 mod streams;
 
 use std::path::{Path, PathBuf};
@@ -125,7 +127,10 @@ fn inside(options: &Options, programs: &Programs, dir: &Path) -> Result<()> {
             let home = dir.join(number.to_string());
             let bench = measure::Bench { options, programs, dir, home: &home, runtime, network };
             match bench.run()? {
-                Some(combination) => combinations.push(combination),
+                Some(combination) => {
+                    draw(options, &combination)?;
+                    combinations.push(combination);
+                }
                 None => println!("skipped"),
             }
         }
@@ -135,6 +140,17 @@ fn inside(options: &Options, programs: &Programs, dir: &Path) -> Result<()> {
         std::fs::write(path, text).with_context(|| format!("write {}", path.display()))?;
     }
     verdict(options, &combinations)
+}
+
+/// The soak's series as a picture, where one is asked for.
+fn draw(options: &Options, combination: &report::Combination) -> Result<()> {
+    let (Some(dir), Some(soak)) = (&options.plots, &combination.soak) else { return Ok(()) };
+    let name = combination.label().replace(' ', "-");
+    let path = dir.join(format!("soak-{name}.svg"));
+    let title = format!("{} pods, one life each: {}", soak.cycles, combination.label());
+    files::put(&path, &plot::svg(&title, &soak.series), 0o644)?;
+    println!("drawn: {}", path.display());
+    Ok(())
 }
 
 fn verdict(options: &Options, combinations: &[report::Combination]) -> Result<()> {

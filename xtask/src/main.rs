@@ -73,6 +73,7 @@ usage: cargo xtask COMMAND
                     --streams        instead: --stream-mib (1024) forwarded and out of execs, against a bare relay
                     --all            all five
                     --json FILE      also write the figures to a file
+                    --plots DIR      also draw the soak there (SVG)
                     --check          fail on a missed target
                     --programs DIR   measure hull and crictl-lite of that directory, do not build them
   soak [OPTIONS]    execs with children that hold their pipes, sessions that are cut; needs root

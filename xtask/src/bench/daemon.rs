@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use super::figures::{STEPS, Times};
+use super::series;
 use crate::run;
 
 /// How long the daemon may take to open its socket, or to end.
@@ -119,6 +120,11 @@ impl Daemon {
         self.bench(pods, parallel, &[])
     }
 
+    /// The same, below a control group.
+    pub(crate) fn pods_below(&self, group: &str, pods: u32, parallel: u32) -> Result<Measured> {
+        self.bench(pods, parallel, &["--cgroup-parent", group])
+    }
+
     /// The same, with status and list calls in between.
     pub(crate) fn pods_and_reads(&self, pods: u32, parallel: u32) -> Result<Measured> {
         self.bench(pods, parallel, &["--reads"])
@@ -148,11 +154,7 @@ impl Daemon {
     /// back what it does not need.
     pub(crate) fn memory_at_rest(&self) -> Result<u64> {
         std::thread::sleep(SETTLING);
-        let path = format!("/proc/{}/smaps_rollup", self.child.id());
-        let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-        let line = text.lines().find_map(|line| line.strip_prefix("Pss:"));
-        let kib = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
-        kib.with_context(|| format!("{path} has no Pss"))
+        series::memory_kib(self.child.id())
     }
 
     /// SIGTERM, and its end.

@@ -15,12 +15,12 @@ use super::files::Places;
 use super::options::{Network, Options};
 use super::plan::Plan;
 use super::report::{Combination, Soak, Storm};
-use super::{Programs, report, streams};
+use super::{Programs, report, series, streams};
 
 /// Pods of each side before those that count.
 const WARM_UP: u32 = 3;
-/// Pods before the memory that later memory is held against.
-const SOAK_FIRST: u32 = 100;
+/// Pods between two counts of what there is; after the first of them begins what later counts and memory are held against.
+const SOAK_STEP: u32 = 100;
 
 /// What is to be measured, and where.
 #[derive(Debug)]
@@ -68,7 +68,7 @@ impl Bench<'_> {
         }
         daemon.stop()?;
         if self.options.soak {
-            combination.soak = Some(self.soak(&places)?);
+            combination.soak = Some(self.soak(&places, cgroup.name())?);
             report::print_soak(&combination);
         }
         Ok(Some(combination))
@@ -149,28 +149,32 @@ impl Bench<'_> {
     }
 
     /// A daemon of its own, so that nothing before has had an influence.
-    fn soak(&self, places: &Places) -> Result<Soak> {
+    fn soak(&self, places: &Places, group: &str) -> Result<Soak> {
         let home = self.home.join("s");
         places.configure(&home, self.network, false)?;
         let daemon = self.start(&home)?;
         let begun = Instant::now();
-        let first = daemon.pods(SOAK_FIRST.min(self.options.cycles), self.options.parallel)?;
-        let early_kib = daemon.memory_at_rest()?;
-        let rest = self.options.cycles.saturating_sub(SOAK_FIRST);
-        let last = if rest > 0 { Some(daemon.pods(rest, self.options.parallel)?) } else { None };
-        let late_kib = daemon.memory_at_rest()?;
+        let mut soak = Soak { cycles: self.options.cycles, ..Soak::default() };
+        let mut done = 0;
+        while done < soak.cycles {
+            let pods = SOAK_STEP.min(soak.cycles - done);
+            let measured = daemon.pods_below(group, pods, self.options.parallel)?;
+            done += pods;
+            soak.errors += measured.errors;
+            soak.failures.extend(measured.failures);
+            soak.peak_kib = soak.peak_kib.max(measured.daemon_peak);
+            soak.helper_kib = measured.helper_per_pod;
+            soak.series.push(series::sample(done, daemon.pid(), &home, group)?);
+            if done == pods || done == soak.cycles {
+                soak.late_kib = daemon.memory_at_rest()?;
+            }
+            if done == pods {
+                soak.early_kib = soak.late_kib;
+            }
+        }
         daemon.stop()?;
-        let last = last.as_ref().unwrap_or(&first);
-        let errors = if rest > 0 { first.errors + last.errors } else { first.errors };
-        Ok(Soak {
-            cycles: self.options.cycles,
-            took: begun.elapsed(),
-            errors,
-            early_kib,
-            late_kib,
-            peak_kib: first.daemon_peak.max(last.daemon_peak),
-            helper_kib: last.helper_per_pod,
-        })
+        soak.took = begun.elapsed();
+        Ok(soak)
     }
 }
 

@@ -62,6 +62,8 @@ pub(crate) struct Options {
     /// So many MiB each time.
     pub(crate) stream_mib: u32,
     pub(crate) json: Option<PathBuf>,
+    /// Where the soak is drawn.
+    pub(crate) plots: Option<PathBuf>,
     /// Fail on a missed target.
     pub(crate) check: bool,
     /// Where `hull` and `crictl-lite` are, instead of building them.
@@ -85,6 +87,7 @@ impl Default for Options {
             streams: false,
             stream_mib: 1024,
             json: None,
+            plots: None,
             check: false,
             programs: None,
         }
@@ -114,6 +117,7 @@ impl Options {
                 },
                 "--network" => networks.push(value()?.parse()?),
                 "--json" => options.json = Some(value()?.into()),
+                "--plots" => options.plots = Some(value()?.into()),
                 "--programs" => options.programs = Some(value()?.into()),
                 "--read-pods" => options.read_pods = number(arg, value()?)?,
                 "--reads" => reads = true,

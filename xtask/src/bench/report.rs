@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::daemon::Measured;
 use super::figures::{Figures, STEPS, Times, target};
 use super::options::{Network, Options};
+use super::series::{self, COUNTED, Sample};
 use super::streams::Streams;
 use crate::run;
 
@@ -60,15 +61,19 @@ pub(crate) struct Storm {
 }
 
 /// Many pods in all.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Soak {
     pub(crate) cycles: u32,
     pub(crate) took: Duration,
     pub(crate) errors: u64,
+    /// The first failures, in words.
+    pub(crate) failures: Vec<String>,
     pub(crate) early_kib: u64,
     pub(crate) late_kib: u64,
     pub(crate) peak_kib: Option<u64>,
     pub(crate) helper_kib: Option<f64>,
+    /// What there was after each hundred pods.
+    pub(crate) series: Vec<Sample>,
 }
 
 /// One line of the table.
@@ -115,9 +120,14 @@ impl Combination {
         lines(&self.hull, &self.bare, self.has_plugins)
     }
 
+    /// Runtime and network.
+    pub(crate) fn label(&self) -> String {
+        format!("{} {}", self.runtime, self.network)
+    }
+
     /// A line for each target that was missed.
     pub(crate) fn missed(&self) -> Vec<String> {
-        let label = format!("{} {}", self.runtime, self.network);
+        let label = self.label();
         let mut missed: Vec<String> = self
             .lines()
             .iter()
@@ -155,6 +165,7 @@ impl Combination {
                 let (early, late) = (mib(soak.early_kib), mib(soak.late_kib));
                 missed.push(format!("{label}: the soak grew from {early} to {late}, target 2 MiB"));
             }
+            missed.extend(series::grown(&soak.series).into_iter().map(|line| format!("{label}: {line}")));
         }
         missed
     }
@@ -261,6 +272,12 @@ pub(crate) fn print_soak(combination: &Combination) {
         soak.peak_kib.map_or_else(|| "?".to_owned(), mib),
         soak.helper_kib.map_or_else(|| "?".to_owned(), |kib| format!("{:.2} MiB", kib / 1024.0)),
     );
+    if let (Some(first), Some(last)) = (soak.series.first(), soak.series.last()) {
+        for (name, (was, is)) in COUNTED.iter().zip(first.counts.iter().zip(&last.counts)) {
+            println!("  {name:<15} {was:>6} after {} pods, {is:>6} at the end", first.pods);
+        }
+    }
+    soak.failures.iter().take(5).for_each(|failure| println!("failed: {failure}"));
 }
 
 fn mib(kib: u64) -> String {
@@ -336,6 +353,7 @@ fn combination_json(combination: &Combination) -> Value {
             "lateKib": soak.late_kib,
             "peakKib": soak.peak_kib,
             "monitorKib": soak.helper_kib,
+            "series": series::json(&soak.series),
         })
     });
     let reads = combination.reads.as_ref().map(|reads| {
@@ -409,15 +427,8 @@ mod tests {
     #[test]
     fn a_soak_is_held_against_size_and_growth() {
         let mut combination = combination(1.0, 1.0);
-        let soak = |early_kib, late_kib| Soak {
-            cycles: 1000,
-            took: Duration::ZERO,
-            errors: 2,
-            early_kib,
-            late_kib,
-            peak_kib: None,
-            helper_kib: None,
-        };
+        let soak =
+            |early_kib, late_kib| Soak { cycles: 1000, errors: 2, early_kib, late_kib, ..Soak::default() };
         combination.soak = Some(soak(10_000, 12_000));
         assert!(combination.missed().is_empty());
         combination.soak = Some(soak(10_000, 16_000));
