@@ -137,7 +137,8 @@ pub struct SessionRequest {
     pub cgroup: Option<PathBuf>,
     /// Give it a terminal: all its output is stdout.
     pub terminal: bool,
-    /// The terminal's size from the beginning, where it is known.
+    /// The terminal's size, where it is known: it has it when `start` returns. The program itself may begin earlier,
+    /// and is told by SIGWINCH.
     pub size: Option<crate::TerminalSize>,
     /// Its input is written by us; else it has none.
     pub stdin: bool,

@@ -106,9 +106,13 @@ pub(super) async fn carries_streams_and_code(case: &Case<'_>) -> Outcome {
 pub(super) async fn has_a_terminal_with_a_size(case: &Case<'_>) -> Outcome {
     let (id, _) = case.running("a").await?;
     let before = pids(case, &id).await?;
-    let script = ["sh", "-c", "stty size"];
+    // A program may begin before the terminal is handed over (crun): the size is promised for when `start` returns.
+    let script = ["sh", "-c", "cat; stty size"];
     let mut session = start(case, &id, "first", &script, true).await?;
-    let said = all(session.take_streams().stdout).await?;
+    let streams = session.take_streams();
+    let mut stdin = streams.stdin.ok_or("stdin is missing")?;
+    stdin.shutdown().await.map_err(|error| error.to_string())?;
+    let said = all(streams.stdout).await?;
     ensure!(said.contains("33 101\r\n"), "the first size: {said:?}");
     ensure!(ended(&*session).await? == 0, "stty failed");
     session.retire().await;
