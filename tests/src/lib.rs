@@ -40,6 +40,7 @@ mod operator;
 mod pods;
 pub mod points;
 mod programs;
+mod reboot;
 pub mod runtimes;
 pub mod standins;
 pub mod streams;

@@ -19,7 +19,7 @@ mod session;
 pub mod status;
 
 use std::fmt::Debug;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 
@@ -74,9 +74,13 @@ pub trait OciRuntime: Debug + Send + Sync {
     /// cgroup of its own as an exec has. Nothing but its owner bounds how long it runs.
     async fn start_session(&self, request: &SessionRequest) -> Result<Box<dyn ExecSession>>;
 
-    /// Ends the execs and sessions that were running when the daemon before this one died, and takes over what
-    /// ended ones left in the background. Nothing else may run execs in this work directory yet.
-    async fn end_leftover_execs(&self, request: &LeftoverRequest) -> Result<Leftovers>;
+    /// Finds the execs and sessions that were running when the daemon before this one died, and takes over what
+    /// ended ones left in the background. Blocks, on local files alone. Nothing may run execs in this work directory
+    /// yet.
+    fn find_leftover_execs(&self, request: &LeftoverRequest) -> Result<Vec<PathBuf>>;
+
+    /// Ends what [`OciRuntime::find_leftover_execs`] found; new execs may run meanwhile.
+    async fn end_leftover_execs(&self, found: &[PathBuf]) -> Result<Leftovers>;
 
     /// Changes the resource limits of a created or running container.
     async fn update(&self, request: &UpdateRequest) -> Result<()>;

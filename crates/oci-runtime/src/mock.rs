@@ -20,7 +20,7 @@ mod streams;
 mod workload;
 mod world;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -218,7 +218,11 @@ impl OciRuntime for MockRuntime {
     }
 
     /// Simulated processes end with the daemon that simulates them.
-    async fn end_leftover_execs(&self, _: &LeftoverRequest) -> Result<Leftovers> {
+    fn find_leftover_execs(&self, _: &LeftoverRequest) -> Result<Vec<PathBuf>> {
+        Ok(Vec::new())
+    }
+
+    async fn end_leftover_execs(&self, _: &[PathBuf]) -> Result<Leftovers> {
         self.world.before("leftovers").await?;
         Ok(Leftovers::default())
     }

@@ -83,7 +83,7 @@ impl Backends {
                 ask_for_systemd(config, cgroups).await?;
                 Arc::new(LinuxNode::new(cgroups.clone(), Systemd::new())?)
             }
-            None => Arc::new(MemoryNode::new()?),
+            None => Arc::new(MemoryNode::new(&mock_dir.join("boot"))?),
         };
         let netns: Arc<dyn NetNsManager> = if simulated {
             let mock = Arc::new(MockNetNs::persistent(mock_dir.join("netns.json"))?);

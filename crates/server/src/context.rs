@@ -27,6 +27,7 @@ use crate::node::Node;
 use crate::operation::{Jobs, Operation};
 use crate::probe::Probes;
 use crate::records::Records;
+use crate::recovery::Recovery;
 use crate::spec::rlimits::{self, Rlimit};
 use crate::store::{Container, Sandbox, Store};
 
@@ -65,6 +66,8 @@ pub(crate) struct Daemon {
     pub(crate) ledger: Ledger,
     /// What runs besides operations.
     pub(crate) jobs: Jobs,
+    /// What the start still finds out, finishes or undoes.
+    pub(crate) recovery: Recovery,
     /// The right to look for orphans: one at a time.
     pub(crate) checks: Semaphore,
     /// When this daemon was started.
@@ -116,6 +119,7 @@ impl Daemon {
             streaming: OnceLock::new(),
             ledger: Ledger::default(),
             jobs: Jobs::default(),
+            recovery: Recovery::default(),
             checks: Semaphore::new(1),
             started: SystemTime::now(),
             slices: tokio::sync::RwLock::new(()),

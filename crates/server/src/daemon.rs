@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A running daemon: opened, recovered, serving.
+//! A running daemon: opened, serving, recovered.
 //!
 //! ```text
-//! lock root and run_root -> open backends -> recover -> listen for streaming -> bind the socket -> serve
+//! lock root and run_root -> open backends -> read records, begin to recover -> listen for streaming -> bind the socket -> serve
 //! shutdown: stop accepting -> streaming sessions and pulls are cancelled, operations finish (bounded)
 //!           -> watchers end -> unlock
 //! ```
@@ -55,7 +55,8 @@ pub struct Server {
 // === impl Server ===
 
 impl Server {
-    /// Starts a daemon and returns when its socket answers. Must be called inside a tokio runtime.
+    /// Starts a daemon and returns when its socket answers. What an earlier one left may still be worked at then, see
+    /// [`Server::recovered`]. Must be called inside a tokio runtime.
     ///
     /// Real OCI runtimes need [`hull_process::reaper::install`] before; mocks need nothing.
     ///
@@ -67,16 +68,8 @@ impl Server {
                 Error::io("failpoints", std::io::Error::new(std::io::ErrorKind::InvalidInput, e))
             })?;
         }
-        let layout = Layout { root: config.root.clone(), run_root: config.run_root.clone() };
-        layout.make().map_err(|e| {
-            Error::io(format!("make {} and {}", layout.root.display(), layout.run_root.display()), e)
-        })?;
-        let locks = vec![lock(&layout.root).await?, lock(&layout.run_root).await?];
         let listen = config.listen.clone();
-        let backends = Backends::open(&config).await?;
-        let (mocks, network_end) = (backends.mocks.clone(), backends.network_end.clone());
-        let local_images = backends.local_images.clone();
-        let ctx = Arc::new(context::Daemon::new(config, layout, backends)?);
+        let Opened { ctx, mocks, network_end, local_images, locks } = open(config).await?;
         probe::spawn(&ctx);
         recovery::recover(&ctx).await?;
         streaming::start(&ctx).await?;
@@ -98,6 +91,11 @@ impl Server {
     /// The socket's path.
     pub fn socket(&self) -> &Path {
         &self.listen
+    }
+
+    /// Waits until all that an earlier daemon left is adopted, finished or undone, or is known not to be.
+    pub async fn recovered(&self) {
+        self.ctx.recovery.objects.none().await;
     }
 
     /// The mock backends, to be steered by a test.
@@ -161,6 +159,32 @@ impl Server {
     }
 }
 
+/// The locks, the backends and what every verb needs; nothing is read or changed yet.
+pub(crate) struct Opened {
+    pub(crate) ctx: Context,
+    pub(crate) mocks: Mocks,
+    pub(crate) network_end: NetworkEnd,
+    pub(crate) local_images: Option<LocalImageStore>,
+    pub(crate) locks: Vec<Flock<File>>,
+}
+
+/// Makes the directories, takes their locks, opens the backends.
+///
+/// # Errors
+/// When a daemon runs on these directories, or they or the backends cannot be used.
+pub(crate) async fn open(config: Config) -> Result<Opened> {
+    let layout = Layout { root: config.root.clone(), run_root: config.run_root.clone() };
+    layout.make().map_err(|e| {
+        Error::io(format!("make {} and {}", layout.root.display(), layout.run_root.display()), e)
+    })?;
+    let locks = vec![lock(&layout.root).await?, lock(&layout.run_root).await?];
+    let backends = Backends::open(&config).await?;
+    let (mocks, network_end) = (backends.mocks.clone(), backends.network_end.clone());
+    let local_images = backends.local_images.clone();
+    let ctx = Arc::new(context::Daemon::new(config, layout, backends)?);
+    Ok(Opened { ctx, mocks, network_end, local_images, locks })
+}
+
 async fn serve(
     ctx: Context,
     listener: UnixListener,
@@ -195,7 +219,7 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(3);
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// Takes a directory's lock.
-pub(crate) async fn lock(dir: &Path) -> Result<Flock<File>> {
+async fn lock(dir: &Path) -> Result<Flock<File>> {
     let end = Instant::now() + LOCK_PATIENCE;
     loop {
         match try_lock(dir) {

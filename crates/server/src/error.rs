@@ -92,6 +92,14 @@ pub enum Error {
         /// What it is busy with.
         problem: &'static str,
     },
+    /// What became of the thing while no daemon ran is being found out.
+    #[error("{operation} {id}: it is being recovered after a restart of the daemon; try again")]
+    Recovering {
+        /// The RPC.
+        operation: &'static str,
+        /// The thing.
+        id: String,
+    },
     /// Another daemon works on the directory.
     #[error("{} is in use by another hull", dir.display())]
     InUse {
@@ -218,7 +226,7 @@ impl Error {
             Self::FailedPrecondition { .. } => Code::FailedPrecondition,
             Self::DeadlineExceeded { .. } => Code::DeadlineExceeded,
             Self::Cancelled { .. } => Code::Aborted,
-            Self::Unavailable { .. } | Self::InUse { .. } => Code::Unavailable,
+            Self::Unavailable { .. } | Self::Recovering { .. } | Self::InUse { .. } => Code::Unavailable,
             Self::Unimplemented { .. } => Code::Unimplemented,
             Self::Step { cause, .. } => cause.code(),
             Self::Shared(shared) => shared.code(),
@@ -379,6 +387,7 @@ mod tests {
             ),
             (Error::Cancelled { operation: "o", id: id(), stage: "s" }, Code::Aborted),
             (Error::Unavailable { operation: "o", problem: "starting" }, Code::Unavailable),
+            (Error::Recovering { operation: "o", id: "a".into() }, Code::Unavailable),
             (Error::InUse { dir: "/r".into() }, Code::Unavailable),
             (Error::Unimplemented { what: id() }, Code::Unimplemented),
             (Error::Runtime(hull_oci_runtime::Error::NotFound { id: id() }), Code::NotFound),

@@ -11,12 +11,14 @@ use hull_cri_api::v1;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::container;
 use crate::error::{Error, Result};
 use crate::model::{
-    ContainerKey, ContainerMeta, ContainerPhase, ContainerStatus, SandboxKey, SandboxMeta, SandboxPhase,
-    SandboxStatus,
+    ContainerKey, ContainerMeta, ContainerPhase, ContainerRecord, ContainerStatus, SandboxKey, SandboxMeta,
+    SandboxPhase, SandboxRecord, SandboxStatus,
 };
 use crate::operation::{Admission, OpKind, Slot};
+use crate::sandbox;
 
 /// A pod sandbox.
 #[derive(Debug)]
@@ -97,6 +99,12 @@ impl Sandbox {
         })
     }
 
+    /// The one of a record.
+    pub(crate) fn recorded(record: SandboxRecord) -> Arc<Self> {
+        let fingerprint = sandbox::request::fingerprint(&record.meta.config, &record.meta.handler);
+        Self::new(record.meta, fingerprint, record.status)
+    }
+
     pub(crate) fn id(&self) -> &str {
         &self.meta.id
     }
@@ -130,6 +138,12 @@ impl Container {
             cpu_sample: Mutex::new(None),
             layer: Mutex::new(LayerCount::default()),
         })
+    }
+
+    /// The one of a record.
+    pub(crate) fn recorded(record: ContainerRecord) -> Arc<Self> {
+        let fingerprint = container::request::fingerprint(&record.meta.config);
+        Self::new(record.meta, fingerprint, record.status)
     }
 
     pub(crate) fn id(&self) -> &str {
@@ -215,18 +229,24 @@ impl Store {
         }
     }
 
-    /// Takes an object from the records.
+    /// Takes an object from the records. What was only half made leaves the key to what was made in its place.
     pub(crate) fn adopt_sandbox(&self, sandbox: Arc<Sandbox>) {
         let mut inner = self.lock();
-        inner.sandbox_keys.insert(sandbox.meta.key(), sandbox.id().to_owned());
-        inner.sandboxes.insert(sandbox.id().to_owned(), sandbox);
+        let (key, id) = (sandbox.meta.key(), sandbox.id().to_owned());
+        if sandbox.status().phase != SandboxPhase::Creating || !inner.sandbox_keys.contains_key(&key) {
+            inner.sandbox_keys.insert(key, id.clone());
+        }
+        inner.sandboxes.insert(id, sandbox);
     }
 
-    /// Takes an object from the records.
+    /// As [`Store::adopt_sandbox`].
     pub(crate) fn adopt_container(&self, container: Arc<Container>) {
         let mut inner = self.lock();
-        inner.container_keys.insert(container.meta.key(), container.id().to_owned());
-        inner.containers.insert(container.id().to_owned(), container);
+        let (key, id) = (container.meta.key(), container.id().to_owned());
+        if container.status().phase != ContainerPhase::Creating || !inner.container_keys.contains_key(&key) {
+            inner.container_keys.insert(key, id.clone());
+        }
+        inner.containers.insert(id, container);
     }
 
     pub(crate) fn drop_sandbox(&self, sandbox: &Sandbox) {

@@ -35,7 +35,7 @@ use tokio_util::task::TaskTracker;
 use super::{CliRuntime, Flavor};
 use crate::{Error, ExecOutcome, ExecRequest, Result, RuntimeStatus};
 use guard::Tree;
-pub(super) use leftovers::end_leftovers;
+pub(super) use leftovers::{end_leftovers, find_leftovers};
 use output::Collector;
 pub(super) use session::start as start_session;
 

@@ -334,8 +334,12 @@ impl<F: Flavor> OciRuntime for CliRuntime<F> {
         exec::start_session(self, request).await
     }
 
-    async fn end_leftover_execs(&self, request: &LeftoverRequest) -> Result<Leftovers> {
-        exec::end_leftovers(self, request).await
+    fn find_leftover_execs(&self, request: &LeftoverRequest) -> Result<Vec<PathBuf>> {
+        exec::find_leftovers(self, request)
+    }
+
+    async fn end_leftover_execs(&self, found: &[PathBuf]) -> Result<Leftovers> {
+        Ok(exec::end_leftovers(self, found).await)
     }
 
     async fn update(&self, request: &UpdateRequest) -> Result<()> {

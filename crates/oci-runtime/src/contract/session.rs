@@ -9,7 +9,8 @@ use tokio::time::timeout;
 use super::exec::{SOON, only, pids};
 use super::{Case, Outcome, answers, ensure, process};
 use crate::{
-    Error, ExecSession, LeftoverRequest, ProcessOutput, RuntimeStatus, SessionRequest, TerminalSize,
+    Error, ExecSession, LeftoverRequest, Leftovers, OciRuntime, ProcessOutput, RuntimeStatus, SessionRequest,
+    TerminalSize,
 };
 
 const SIGTERM: i32 = 15;
@@ -231,6 +232,11 @@ pub(super) async fn is_refused_as_execs_are(case: &Case<'_>) -> Outcome {
     Ok(())
 }
 
+async fn end_leftovers(runtime: &dyn OciRuntime, request: &LeftoverRequest) -> Result<Leftovers, String> {
+    let found = runtime.find_leftover_execs(request).map_err(|error| format!("{error:?}"))?;
+    runtime.end_leftover_execs(&found).await.map_err(|error| format!("{error:?}"))
+}
+
 pub(super) async fn ends_what_a_dead_daemon_left(case: &Case<'_>) -> Outcome {
     let (id, _) = case.running("a").await?;
     let runtime = case.runtime();
@@ -244,7 +250,7 @@ pub(super) async fn ends_what_a_dead_daemon_left(case: &Case<'_>) -> Outcome {
 
     // One that its daemon never saw to again, as far as the next one can tell.
     let lost = start(case, &id, "lost", &["sh", "-c", "setsid sleep 1000 & sleep 1000"], true).await?;
-    let left = runtime.end_leftover_execs(&leftovers).await.map_err(|error| format!("{error:?}"))?;
+    let left = end_leftovers(&*runtime, &leftovers).await?;
     ensure!(left.failed.is_empty(), "{left:?}");
     if case.fixture.has_processes() {
         ensure!(left.ended == 1, "{left:?}");
@@ -253,7 +259,7 @@ pub(super) async fn ends_what_a_dead_daemon_left(case: &Case<'_>) -> Outcome {
     }
     lost.destroy().await;
     gone(case, &id, &with_background).await?;
-    let again = runtime.end_leftover_execs(&leftovers).await.map_err(|error| format!("{error:?}"))?;
-    ensure!(again == crate::Leftovers::default(), "nothing was left: {again:?}");
+    let again = end_leftovers(&*runtime, &leftovers).await?;
+    ensure!(again == Leftovers::default(), "nothing was left: {again:?}");
     case.is(&id, RuntimeStatus::Running).await
 }

@@ -8,15 +8,12 @@ use std::fs::File;
 
 use nix::fcntl::Flock;
 
-use crate::backends::{Backends, NetworkEnd};
+use crate::backends::NetworkEnd;
 use crate::config::Config;
-use crate::container;
-use crate::context::{Context, Daemon};
-use crate::daemon::lock;
-use crate::error::{Error, Result};
-use crate::layout::Layout;
+use crate::context::Context;
+use crate::daemon::{Opened, open};
+use crate::error::Result;
 use crate::ledger::Owed;
-use crate::sandbox;
 use crate::store::{Container, Sandbox};
 
 use super::{Finding, Outcome, Populated, check_alone, wipe};
@@ -56,23 +53,14 @@ impl Offline {
     /// # Errors
     /// When a daemon runs on these directories, or they cannot be read.
     pub async fn open(config: Config) -> Result<Self> {
-        let layout = Layout { root: config.root.clone(), run_root: config.run_root.clone() };
-        layout.make().map_err(|e| {
-            Error::io(format!("make {} and {}", layout.root.display(), layout.run_root.display()), e)
-        })?;
-        let locks = vec![lock(&layout.root).await?, lock(&layout.run_root).await?];
-        let backends = Backends::open(&config).await?;
-        let network_end = backends.network_end.clone();
-        let ctx: Context = std::sync::Arc::new(Daemon::new(config, layout, backends)?);
+        let Opened { ctx, network_end, locks, .. } = open(config).await?;
         let records = ctx.records.clone();
         let all = crate::records::blocking(move || records.load()).await?;
         for record in all.sandboxes {
-            let fingerprint = sandbox::request::fingerprint(&record.meta.config, &record.meta.handler);
-            ctx.store.adopt_sandbox(Sandbox::new(record.meta, fingerprint, record.status));
+            ctx.store.adopt_sandbox(Sandbox::recorded(record));
         }
         for record in all.containers {
-            let fingerprint = container::request::fingerprint(&record.meta.config);
-            ctx.store.adopt_container(Container::new(record.meta, fingerprint, record.status));
+            ctx.store.adopt_container(Container::recorded(record));
         }
         for record in all.attachments.into_iter().filter(|record| record.releasing) {
             ctx.ledger.remember(Owed::Network(Box::new(record)));

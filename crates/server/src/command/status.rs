@@ -39,6 +39,12 @@ fn text(status: &StatusResponse) -> String {
     line("containers", format!("{}, {} running", counts.containers, counts.containers_running));
     line("images", counts.images.to_string());
     line("operations", counts.operations.to_string());
+    if counts.recovering > 0 {
+        line(
+            "recovering",
+            format!("{} of an earlier daemon; `hull ops` tells what they wait for", counts.recovering),
+        );
+    }
     line(
         "ledger",
         match status.ledger.len() {
@@ -94,7 +100,7 @@ fn document(status: &StatusResponse) -> serde_json::Value {
         "counts": {
             "sandboxes": counts.sandboxes, "sandboxesReady": counts.sandboxes_ready,
             "containers": counts.containers, "containersRunning": counts.containers_running,
-            "images": counts.images, "operations": counts.operations,
+            "images": counts.images, "operations": counts.operations, "recovering": counts.recovering,
         },
         "ledger": status.ledger.iter().map(|it| serde_json::json!({
             "kind": it.kind, "id": it.id, "hostPorts": it.host_ports, "ageMs": it.age_ms,

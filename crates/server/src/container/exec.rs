@@ -7,6 +7,7 @@ use crate::container::words;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::model::ContainerPhase;
+use crate::operation::OpKind;
 use crate::records::blocking;
 use crate::sandbox::request::invalid;
 use crate::store::Container;
@@ -29,12 +30,20 @@ pub(crate) fn admit(operation: &'static str, container: &Container) -> Result<()
     }
     match container.status().phase {
         ContainerPhase::Running => Ok(()),
+        // Its start may have been the last thing that the daemon before this one did.
+        ContainerPhase::Created if is_recovering(container) => {
+            Err(Error::Recovering { operation, id: container.id().to_owned() })
+        }
         phase => Err(Error::FailedPrecondition {
             operation,
             id: container.id().to_owned(),
             problem: format!("the container is not running but {}", words(phase)),
         }),
     }
+}
+
+fn is_recovering(container: &Container) -> bool {
+    container.slot.current().is_some_and(|operation| operation.kind == OpKind::RecoverContainer)
 }
 
 pub(crate) fn stopping(operation: &'static str, container: &Container) -> Error {

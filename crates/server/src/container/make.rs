@@ -41,14 +41,18 @@ pub(crate) async fn make_or_undo(
 ) -> Result<()> {
     let result = make(&ctx, &sandbox, &container, &operation).await;
     if let Err(error) = result {
-        let undo = operation.mark("undo", undo(&ctx, &container)).await;
-        if let Err(undo) = undo {
-            tracing::warn!(container = container.id(), error = %crate::error::chain(&undo), "undo is not complete; will be retried");
-            ledger::owe(&ctx, Owed::Container(Box::new(container.meta.clone())), &undo);
-        }
+        undo_or_owe(&ctx, &container, &operation).await;
         return Err(error);
     }
     Ok(())
+}
+
+/// Takes away what was half made, now or later.
+pub(crate) async fn undo_or_owe(ctx: &Context, container: &Arc<Container>, operation: &Operation) {
+    if let Err(error) = operation.mark("undo", undo(ctx, container)).await {
+        tracing::warn!(container = container.id(), error = %crate::error::chain(&error), "undo is not complete; will be retried");
+        ledger::owe(ctx, Owed::Container(Box::new(container.meta.clone())), &error);
+    }
 }
 
 /// A daemon that dies in between must find a record that says so; a failed undo leaves that record, and

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A node that exists in memory alone.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,13 +17,25 @@ use crate::spec::NodeFacts;
 #[derive(Debug)]
 pub(crate) struct MemoryNode {
     facts: NodeFacts,
+    boot_id: String,
 }
 
 // === impl MemoryNode ===
 
 impl MemoryNode {
-    pub(crate) fn new() -> Result<Self> {
-        Ok(Self { facts: NodeFacts::detect(hull_cgroups::Mode::V1)? })
+    /// A node that is up as long as there is this file: it restarts by losing it.
+    pub(crate) fn new(boot: &Path) -> Result<Self> {
+        let io = |e| Error::io(format!("simulate a boot by {}", boot.display()), e);
+        let boot_id = match fs::read_to_string(boot) {
+            Ok(boot_id) => boot_id,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let boot_id = crate::id::new_id()?;
+                fs::write(boot, &boot_id).map_err(io)?;
+                boot_id
+            }
+            Err(error) => return Err(io(error)),
+        };
+        Ok(Self { facts: NodeFacts::detect(hull_cgroups::Mode::V1)?, boot_id })
     }
 }
 
@@ -33,7 +46,7 @@ async fn point(name: &'static str) -> Result<()> {
 #[async_trait]
 impl Node for MemoryNode {
     fn boot_id(&self) -> &str {
-        "mock"
+        &self.boot_id
     }
 
     fn facts(&self) -> &NodeFacts {

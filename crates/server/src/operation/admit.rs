@@ -6,11 +6,12 @@
 //!  Run/Create        same: join           refuse     refuse     cancel              cancel
 //!                    other: cancel
 //!  Start             wait                 join       wait       cancel              cancel
-//!  Update            wait                 wait       wait       cancel              cancel
+//!  Update, Recover   wait                 wait       wait       cancel              cancel
 //!  Stop              wait                 refuse     refuse     join, shortening    shorten, then on
 //!  Remove            wait, then anew      refuse     refuse     join                join
 //! ```
-//! "cancel" includes its undo: the newcomer is admitted again when the running one has ended.
+//! "cancel" includes its undo: the newcomer is admitted again when the running one has ended. Recover comes before
+//! anything can be asked for.
 
 use std::sync::Arc;
 
@@ -27,6 +28,8 @@ pub(crate) enum OpKind {
     UpdateContainer,
     StopContainer,
     RemoveContainer,
+    /// No RPC: a start of the daemon finds out what became of the container.
+    RecoverContainer,
 }
 
 /// What becomes of an operation that asks to run.
@@ -63,18 +66,23 @@ enum Verb {
     Update,
     Stop,
     Remove,
+    Recover,
 }
 
 /// The table above. `same` tells whether both ask for the same thing.
 pub(crate) fn decide(running: OpKind, comes: OpKind, same: bool) -> Decision {
-    use Verb::{Make, Remove, Start, Stop, Update};
+    use Verb::{Make, Recover, Remove, Start, Stop, Update};
     match (running.verb(), comes.verb()) {
         (Make, Make) if same => Decision::Join,
         (Make, Make | Stop | Remove) => Decision::Cancel,
         (Make | Stop | Remove, Start | Update) => Decision::Refuse,
         (Start, Start) | (Stop, Stop) | (Remove, Stop | Remove) => Decision::Join,
-        (Start | Update, Stop | Remove) => Decision::Cancel,
-        (Start | Update | Stop | Remove, Make) | (Start | Update, Update) | (Update, Start) => Decision::Wait,
+        (Start | Update | Recover, Stop | Remove) => Decision::Cancel,
+        (Start | Update | Stop | Remove, Make)
+        | (Start | Update, Update)
+        | (Update, Start)
+        | (Recover, Make | Start | Update)
+        | (_, Recover) => Decision::Wait,
         (Stop, Remove) => Decision::Shorten,
     }
 }
@@ -93,6 +101,7 @@ impl OpKind {
             Self::UpdateContainer => "UpdateContainerResources",
             Self::StopContainer => "StopContainer",
             Self::RemoveContainer => "RemoveContainer",
+            Self::RecoverContainer => "Recovery",
         }
     }
 
@@ -103,6 +112,7 @@ impl OpKind {
             Self::UpdateContainer => Verb::Update,
             Self::StopSandbox | Self::StopContainer => Verb::Stop,
             Self::RemoveSandbox | Self::RemoveContainer => Verb::Remove,
+            Self::RecoverContainer => Verb::Recover,
         }
     }
 }
@@ -150,6 +160,10 @@ mod tests {
             (StopContainer, StartContainer, false, Decision::Refuse),
             (RemoveContainer, CreateContainer, false, Decision::Wait),
             (RemoveContainer, StopContainer, false, Decision::Join),
+            (RecoverContainer, StartContainer, false, Decision::Wait),
+            (RecoverContainer, CreateContainer, true, Decision::Wait),
+            (RecoverContainer, StopContainer, false, Decision::Cancel),
+            (RecoverContainer, RemoveContainer, false, Decision::Cancel),
             (RunSandbox, StopSandbox, false, Decision::Cancel),
             (RunSandbox, RemoveSandbox, false, Decision::Cancel),
             (StopSandbox, RemoveSandbox, false, Decision::Shorten),
@@ -171,6 +185,7 @@ mod tests {
             UpdateContainer,
             StopContainer,
             RemoveContainer,
+            RecoverContainer,
         ])
     }
 
@@ -189,6 +204,12 @@ mod tests {
             if matches!(running.verb(), Verb::Stop | Verb::Remove) {
                 prop_assert_ne!(decide(running, comes, same), Decision::Cancel);
             }
+        }
+
+        /// A recovery is never taken for what was asked, nor refused because of it.
+        #[test]
+        fn nobody_gets_the_result_of_a_recovery(comes in kind(), same: bool) {
+            prop_assert!(matches!(decide(RecoverContainer, comes, same), Decision::Wait | Decision::Cancel));
         }
 
         /// "Name is reserved" cannot happen: a make is never refused because of another operation.

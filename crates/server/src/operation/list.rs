@@ -147,6 +147,7 @@ fn waits_for(stage: &str) -> &'static str {
         return if stage == "undo" { "what was half made to be taken away" } else { "its turn" };
     };
     match step {
+        "former" => "the network to release what pods had before the node restarted",
         "plan" | "network" => "the network to attach the pod",
         "pause" => "the OCI runtime to start the pod's pause",
         "namespaces" => "the kernel to make namespaces",
@@ -154,7 +155,7 @@ fn waits_for(stage: &str) -> &'static str {
         "root" | "images" => "the image store to mount a root",
         "spec" => "volume paths to be looked at",
         "monitor" => "conmon and the OCI runtime to create the container",
-        "runtime" => "the OCI runtime",
+        "runtime" | "state" => "the OCI runtime",
         "containers" => "the pod's containers",
         "resources" => "network, namespaces and mounts to be released",
         "everything" => "everything of it to be taken away",
@@ -171,7 +172,11 @@ impl OpKind {
     /// What ends a thing is never cancelled.
     pub(crate) fn is_cancellable(self) -> bool {
         match self {
-            Self::RunSandbox | Self::CreateContainer | Self::StartContainer | Self::UpdateContainer => true,
+            Self::RunSandbox
+            | Self::CreateContainer
+            | Self::StartContainer
+            | Self::UpdateContainer
+            | Self::RecoverContainer => true,
             Self::StopSandbox | Self::RemoveSandbox | Self::StopContainer | Self::RemoveContainer => false,
         }
     }

@@ -13,43 +13,37 @@ use crate::mountinfo;
 use crate::node::remove_tree;
 use crate::records::blocking;
 
-/// Deletes them; one that cannot be deleted is told and tried again at the next start.
-pub(super) async fn delete(ctx: &Context, known: &[String]) {
-    let (layout, known) = (ctx.layout.clone(), known.to_vec());
-    let found = blocking(move || {
-        let dir = layout.root.join("containers");
-        find(&dir, &known).map_err(|e| Error::io(format!("list {}", dir.display()), e))
-    });
-    match found.await {
-        Ok(orphans) => {
-            for dir in orphans {
-                match delete_one(ctx, &dir).await {
-                    Ok(()) => {
-                        tracing::warn!(dir = %dir.display(), "deleted a container's directory without a record")
-                    }
-                    Err(error) => {
-                        tracing::warn!(dir = %dir.display(), error = %chain(&error), "a container's directory without a record stays");
-                    }
+/// Finds them, before any other can be made.
+pub(super) async fn find(ctx: &Context) -> Vec<PathBuf> {
+    let dir = ctx.layout.root.join("containers");
+    let known: Vec<String> = ctx.store.containers().iter().map(|it| it.id().to_owned()).collect();
+    let found =
+        blocking(move || unknown(&dir, &known).map_err(|e| Error::io(format!("list {}", dir.display()), e)));
+    found.await.unwrap_or_else(|error| {
+        tracing::warn!(error = %chain(&error), "cannot look for directories without a record");
+        Vec::new()
+    })
+}
+
+/// Begins to delete them; one that cannot be deleted is told and tried again at the next start.
+pub(super) fn take_up(ctx: &Context, orphans: Vec<PathBuf>) {
+    if orphans.is_empty() {
+        return;
+    }
+    let part = ctx.recovery.objects.begin();
+    let ctx_ = ctx.clone();
+    ctx.tasks.spawn(async move {
+        let _part = part;
+        let _job = ctx_.jobs.begin("recovery", "directories without a record", "them to be deleted");
+        for dir in orphans {
+            match delete_one(&ctx_, &dir).await {
+                Ok(()) => tracing::warn!(dir = %dir.display(), "deleted a container's directory without a record"),
+                Err(error) => {
+                    tracing::warn!(dir = %dir.display(), error = %chain(&error), "a container's directory without a record stays");
                 }
             }
         }
-        Err(error) => tracing::warn!(error = %chain(&error), "cannot look for directories without a record"),
-    }
-}
-
-/// What execs of an earlier daemon left: nobody waits for them any more. What they run ends with its container.
-pub(super) async fn delete_execs(ctx: &Context) {
-    let dir = ctx.layout.exec_dir();
-    let deleted = blocking(move || {
-        let io = |e| Error::io(format!("empty {}", dir.display()), e);
-        for path in entries(&dir).map_err(io)? {
-            remove_tree(&path).map_err(io)?;
-        }
-        Ok::<_, Error>(())
     });
-    if let Err(error) = deleted.await {
-        tracing::warn!(error = %chain(&error), "files of an earlier daemon's execs stay");
-    }
 }
 
 async fn delete_one(ctx: &Context, dir: &Path) -> Result<()> {
@@ -67,7 +61,7 @@ async fn delete_one(ctx: &Context, dir: &Path) -> Result<()> {
     .await
 }
 
-fn find(dir: &Path, known: &[String]) -> std::io::Result<Vec<PathBuf>> {
+fn unknown(dir: &Path, known: &[String]) -> std::io::Result<Vec<PathBuf>> {
     let mut found = entries(dir)?;
     found.retain(|path| path.file_name().is_some_and(|name| !known.iter().any(|id| name == id.as_str())));
     if found.is_empty() {
@@ -78,7 +72,7 @@ fn find(dir: &Path, known: &[String]) -> std::io::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-fn entries(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
+pub(super) fn entries(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
     fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect()
 }
 
@@ -92,7 +86,7 @@ mod tests {
         for id in ["aa", "bb"] {
             fs::create_dir(dir.path().join(id)).unwrap();
         }
-        assert_eq!(find(dir.path(), &["aa".to_owned()]).unwrap(), [dir.path().join("bb")]);
-        assert_eq!(find(dir.path(), &["aa".to_owned(), "bb".to_owned()]).unwrap(), Vec::<PathBuf>::new());
+        assert_eq!(unknown(dir.path(), &["aa".to_owned()]).unwrap(), [dir.path().join("bb")]);
+        assert_eq!(unknown(dir.path(), &["aa".to_owned(), "bb".to_owned()]).unwrap(), Vec::<PathBuf>::new());
     }
 }

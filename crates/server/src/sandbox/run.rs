@@ -207,14 +207,18 @@ fn spawn(ctx: &Context, sandbox: Arc<Sandbox>, operation: Arc<Operation>) {
 async fn make_or_undo(ctx: Context, sandbox: Arc<Sandbox>, operation: Arc<Operation>) -> Result<()> {
     let result = make(&ctx, &sandbox, &operation).await;
     if let Err(error) = result {
-        let undo = operation.mark("undo", undo(&ctx, &sandbox)).await;
-        if let Err(undo) = undo {
-            tracing::warn!(sandbox = sandbox.id(), error = %crate::error::chain(&undo), "undo is not complete; will be retried");
-            ledger::owe(&ctx, Owed::Sandbox(Box::new(sandbox.meta.clone())), &undo);
-        }
+        undo_or_owe(&ctx, &sandbox, &operation).await;
         return Err(error);
     }
     Ok(())
+}
+
+/// Takes away what was half made, now or later.
+pub(crate) async fn undo_or_owe(ctx: &Context, sandbox: &Arc<Sandbox>, operation: &Operation) {
+    if let Err(error) = operation.mark("undo", undo(ctx, sandbox)).await {
+        tracing::warn!(sandbox = sandbox.id(), error = %crate::error::chain(&error), "undo is not complete; will be retried");
+        ledger::owe(ctx, Owed::Sandbox(Box::new(sandbox.meta.clone())), &error);
+    }
 }
 
 /// A daemon that dies in between must find a record that says so; a failed undo leaves that record, and
@@ -240,6 +244,7 @@ async fn make(ctx: &Context, sandbox: &Arc<Sandbox>, operation: &Operation) -> R
         operation.step("sandbox.run.namespaces", ctx.netns.create(&namespaces(&sandbox.meta))).await?;
     operation.step("sandbox.run.files", files(ctx, &sandbox.meta)).await?;
     if let Some(netns) = &status.namespaces.network {
+        former_released(ctx, operation).await?;
         let plan = plan_network(ctx, &sandbox.meta, netns.as_path());
         let record = operation.stage("sandbox.run.plan", ctx.config.timeouts.network, plan).await?;
         operation.step("sandbox.run.attachment", ctx.records.put_attachment(record.clone())).await?;
@@ -264,6 +269,20 @@ async fn make(ctx: &Context, sandbox: &Arc<Sandbox>, operation: &Operation) -> R
     operation.step("sandbox.run.ready", ready).await?;
     pause::watch(ctx, sandbox);
     Ok(())
+}
+
+/// After the node restarted, what its pods had before is given back before anything new is taken: a subnet may be full
+/// of it. Whatever the network does, that ends.
+async fn former_released(ctx: &Context, operation: &Operation) -> Result<()> {
+    if ctx.recovery.former.left() == 0 {
+        return Ok(());
+    }
+    let patience = ctx.config.timeouts.release;
+    let released = async {
+        let _ = tokio::time::timeout(patience, ctx.recovery.former.none()).await;
+        Ok::<_, Error>(())
+    };
+    operation.stage("sandbox.run.former", patience + Duration::from_secs(10), released).await
 }
 
 /// Not while the slices of a shared parent are taken away: this pod is in the store, and keeps the later ones.

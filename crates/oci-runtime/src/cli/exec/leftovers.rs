@@ -34,24 +34,30 @@ pub(super) fn cgroup_file(dir: &Path) -> PathBuf {
     dir.join("cgroup")
 }
 
-pub(crate) async fn end_leftovers<F: Flavor>(
+/// Reads directories and cgroups alone.
+pub(crate) fn find_leftovers<F: Flavor>(
     runtime: &CliRuntime<F>,
     request: &LeftoverRequest,
-) -> Result<Leftovers> {
-    let mut left = Leftovers::default();
-    let Some(cgroups) = &runtime.runner.config.cgroups else { return Ok(left) };
+) -> Result<Vec<PathBuf>> {
+    let Some(cgroups) = &runtime.runner.config.cgroups else { return Ok(Vec::new()) };
     let dirs = entries(&request.work_dir)
         .map_err(|source| io_error(format!("listing {}", request.work_dir.display()), source))?;
-    for dir in dirs {
-        match end(cgroups, &dir, runtime.deadlines().exec_kill).await {
+    for (id, cgroup) in &request.containers {
+        adopt(&runtime.execs, cgroups, id, cgroup, &dirs);
+    }
+    Ok(dirs)
+}
+
+pub(crate) async fn end_leftovers<F: Flavor>(runtime: &CliRuntime<F>, found: &[PathBuf]) -> Leftovers {
+    let mut left = Leftovers::default();
+    let Some(cgroups) = &runtime.runner.config.cgroups else { return left };
+    for dir in found {
+        match end(cgroups, dir, runtime.deadlines().exec_kill).await {
             Ok(()) => left.ended += 1,
             Err(error) => left.failed.push(format!("{}: {error}", dir.display())),
         }
     }
-    for (id, cgroup) in &request.containers {
-        adopt(&runtime.execs, cgroups, id, cgroup);
-    }
-    Ok(left)
+    left
 }
 
 /// Ends one that was running.
@@ -73,12 +79,14 @@ async fn end(cgroups: &Cgroups, dir: &Path, within: std::time::Duration) -> io::
     }
 }
 
-/// Takes over what ended execs of a container left in the background.
-fn adopt(execs: &Execs, cgroups: &Cgroups, id: &str, container: &Path) {
+/// Takes over what ended execs of a container left in the background; those that ran have these directories.
+fn adopt(execs: &Execs, cgroups: &Cgroups, id: &str, container: &Path, ran: &[PathBuf]) {
     // Every runtime makes them in this hierarchy, or in all.
     let Some(dir) = cgroups.dir("pids", container) else { return };
     for exec in entries(&dir).unwrap_or_default() {
-        if let Some(name) = exec.file_name() {
+        if let Some(name) =
+            exec.file_name().filter(|name| !ran.iter().any(|dir| dir.file_name() == Some(name)))
+        {
             execs.keep(id, container.join(name));
         }
     }
