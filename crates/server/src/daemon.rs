@@ -95,7 +95,7 @@ impl Server {
 
     /// Waits until all that an earlier daemon left is adopted, finished or undone, or is known not to be.
     pub async fn recovered(&self) {
-        self.ctx.recovery.objects.none().await;
+        self.ctx.recovery.done().await;
     }
 
     /// The mock backends, to be steered by a test.

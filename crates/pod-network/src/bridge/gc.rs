@@ -64,6 +64,8 @@ async fn unplug_strays(shared: &Arc<Shared>, is_valid: impl Fn(&str) -> bool) ->
 async fn reopen(shared: &Arc<Shared>, valid: &[Attachment]) -> Result<()> {
     let mut opened = false;
     for attachment in valid {
+        // A pod that is being detached meanwhile must not get its lease back.
+        let _turn = shared.turn(&attachment.sandbox_id).await;
         let lease = shared.book().open_ports(attachment);
         let Some(lease) = lease else { continue };
         opened |= !lease.port_mappings.is_empty();

@@ -31,7 +31,7 @@ pub(super) fn take_up(ctx: &Context, attachments: Vec<AttachmentRecord>) {
             ctx.tasks.spawn(release(ctx.clone(), id, parts));
         }
     }
-    ctx.tasks.spawn(collect_garbage(ctx.clone(), known));
+    ctx.tasks.spawn(collect_garbage(ctx.clone(), known, ctx.recovery.garbage.begin()));
 }
 
 async fn release(ctx: Context, id: String, _parts: (Part, Part)) {
@@ -42,7 +42,7 @@ async fn release(ctx: Context, id: String, _parts: (Part, Part)) {
 }
 
 /// What the network holds for pods that no record knows any more.
-async fn collect_garbage(ctx: Context, known: Vec<Attachment>) {
+async fn collect_garbage(ctx: Context, known: Vec<Attachment>, _part: Part) {
     let deadline = ctx.config.timeouts.network;
     let collect = async {
         let records = ctx.records.clone();

@@ -12,6 +12,23 @@ pub(crate) struct Recovery {
     pub(crate) objects: Count,
     /// Network attachments of the time before the node restarted.
     pub(crate) former: Count,
+    /// What the network holds and no record knows: nobody waits for it to be collected.
+    pub(crate) garbage: Count,
+}
+
+// === impl Recovery ===
+
+impl Recovery {
+    /// How much is left of it.
+    pub(crate) fn left(&self) -> usize {
+        self.objects.left() + self.garbage.left()
+    }
+
+    /// Waits until nothing is.
+    pub(crate) async fn done(&self) {
+        self.objects.none().await;
+        self.garbage.none().await;
+    }
 }
 
 /// A number that only falls.

@@ -149,7 +149,7 @@ fn counts(ctx: &Daemon) -> v1::Counts {
         containers_running: number(running),
         images: number(ctx.images.list().len()),
         operations: number(list::list(ctx).len()),
-        recovering: number(ctx.recovery.objects.left()),
+        recovering: number(ctx.recovery.left()),
     }
 }
 
