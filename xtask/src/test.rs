@@ -27,8 +27,17 @@ use artifacts::{Built, TestBinary};
 use tally::Tally;
 
 /// The suites of `tests/` that need no root and run a daemon on mocks.
-const MOCK_SUITES: [&str; 8] =
-    ["mock_daemon", "mock_notify", "bad_input", "kill_matrix", "operators", "recovery", "restart", "storm"];
+const MOCK_SUITES: [&str; 9] = [
+    "mock_daemon",
+    "mock_notify",
+    "bad_input",
+    "kill_matrix",
+    "operators",
+    "records",
+    "recovery",
+    "restart",
+    "storm",
+];
 /// The user `nobody`.
 const NOBODY: u32 = 65534;
 /// The most that one test binary may take; a hung test must not hang CI.

@@ -22,6 +22,7 @@ pub struct RecordStore {
     kind: &'static str,
     version: u32,
     durability: Durability,
+    takes_back: bool,
 }
 
 /// What a directory held.
@@ -31,6 +32,8 @@ pub struct Loaded<T> {
     pub records: Vec<(String, T)>,
     /// The others.
     pub quarantined: Vec<Quarantined>,
+    /// Ids of records that came back from the quarantine; they are among the good ones.
+    pub taken_back: Vec<String>,
 }
 
 /// A record that could not be read.
@@ -67,7 +70,8 @@ impl RecordStore {
         version: u32,
     ) -> Result<Self> {
         let durability = Durability::PowerCut;
-        let store = Self { dir: dir.into(), quarantine: quarantine.into(), kind, version, durability };
+        let (dir, quarantine, takes_back) = (dir.into(), quarantine.into(), false);
+        let store = Self { dir, quarantine, kind, version, durability, takes_back };
         for path in [&store.dir, &store.quarantine] {
             fs::create_dir_all(path).map_err(io_error("make directory", path))?;
         }
@@ -85,6 +89,13 @@ impl RecordStore {
     #[must_use]
     pub fn with_durability(self, durability: Durability) -> Self {
         Self { durability, ..self }
+    }
+
+    /// `load_all` takes back what can be read of the quarantine: records of a newer version that another program put
+    /// there, or what somebody has mended. Not for a caller that puts records there which can be read.
+    #[must_use]
+    pub fn taking_back(self) -> Self {
+        Self { takes_back: true, ..self }
     }
 
     /// Writes a record so that it survives a power cut, unless told otherwise.
@@ -161,7 +172,8 @@ impl RecordStore {
     /// # Errors
     /// [`Error::Io`] only when the directory itself cannot be listed.
     pub fn load_all<T: DeserializeOwned>(&self) -> Result<Loaded<T>> {
-        let mut loaded = Loaded { records: Vec::new(), quarantined: Vec::new() };
+        let taken_back = if self.takes_back { self.take_back::<T>() } else { Vec::new() };
+        let mut loaded = Loaded { records: Vec::new(), quarantined: Vec::new(), taken_back };
         let mut paths: Vec<PathBuf> = fs::read_dir(&self.dir)
             .and_then(|entries| entries.map(|entry| entry.map(|e| e.path())).collect())
             .map_err(io_error("list", &self.dir))?;
@@ -179,6 +191,37 @@ impl RecordStore {
             }
         }
         Ok(loaded)
+    }
+
+    /// Moves what can be read out of the quarantine; a record that has been written since under the id stays.
+    fn take_back<T: DeserializeOwned>(&self) -> Vec<String> {
+        let prefix = format!("{}-", self.kind);
+        let mut taken = Vec::new();
+        for entry in fs::read_dir(&self.quarantine).into_iter().flatten().flatten() {
+            let path = entry.path();
+            let stem = path.file_stem().and_then(|stem| stem.to_str());
+            let Some(id) = stem.and_then(|stem| stem.strip_prefix(&prefix)).map(str::to_owned) else {
+                continue;
+            };
+            let is_record = path.extension().is_some_and(|it| it == "json");
+            let good = || self.decode::<T>(&path, &fs::read(&path).ok()?).ok();
+            if !is_record || self.path(&id).exists() || good().is_none() {
+                continue;
+            }
+            let moved = failpoint!("record.quarantine.return")
+                .and_then(|()| fs::rename(&path, self.path(&id)))
+                .and_then(|()| match self.durability {
+                    Durability::PowerCut => fs::File::open(&self.dir)?.sync_all(),
+                    Durability::Process => Ok(()),
+                });
+            // One that cannot be moved stays where it is, and is reported there.
+            if moved.is_ok() {
+                let _ = fs::remove_file(path.with_extension("reason"));
+                taken.push(id);
+            }
+        }
+        taken.sort();
+        taken
     }
 
     /// Moves one record to the quarantine: for a caller that finds its content impossible.
@@ -214,7 +257,7 @@ impl RecordStore {
         if envelope.kind != self.kind {
             return Err(corrupt(format!("is a {} record, expected {}", envelope.kind, self.kind)));
         }
-        if envelope.version > self.version {
+        if !(1..=self.version).contains(&envelope.version) {
             return Err(corrupt(format!(
                 "has version {}, this daemon knows up to {}",
                 envelope.version, self.version
@@ -288,6 +331,48 @@ mod tests {
     }
 
     #[test]
+    fn a_record_of_a_newer_version_comes_back_to_who_knows_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let older = store(dir.path()).taking_back();
+        let newer = RecordStore { version: 3, ..older.clone() };
+        newer.put("a", &json!({"new": 3})).unwrap();
+        older.put("b", &json!({})).unwrap();
+        fs::write(older.path("c"), "torn").unwrap();
+        let bytes = fs::read(newer.path("a")).unwrap();
+        assert_eq!(older.load_all::<Value>().unwrap().quarantined.len(), 2);
+        assert_eq!(older.load_all::<Value>().unwrap().taken_back, [""; 0], "it still does not know it");
+
+        let loaded = newer.load_all::<Value>().unwrap();
+        assert_eq!(loaded.taken_back, ["a"]);
+        assert_eq!(loaded.records, [("a".to_owned(), json!({"new": 3})), ("b".to_owned(), json!({}))]);
+        assert_eq!(fs::read(newer.path("a")).unwrap(), bytes, "as it was");
+        let left: Vec<_> = fs::read_dir(dir.path().join("quarantine")).unwrap().flatten().collect();
+        assert_eq!(left.len(), 2, "the torn one and its reason: {left:?}");
+    }
+
+    #[test]
+    fn what_was_written_anew_is_not_overwritten_from_the_quarantine() {
+        let dir = tempfile::tempdir().unwrap();
+        let older = store(dir.path()).taking_back();
+        let newer = RecordStore { version: 3, ..older.clone() };
+        newer.put("a", &json!({"new": 3})).unwrap();
+        older.load_all::<Value>().unwrap();
+        newer.put("a", &json!({"new": 4})).unwrap();
+        let loaded = newer.load_all::<Value>().unwrap();
+        assert_eq!((loaded.records, loaded.taken_back), (vec![("a".to_owned(), json!({"new": 4}))], vec![]));
+    }
+
+    #[test]
+    fn what_is_no_file_at_all_is_quarantined_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = store(dir.path());
+        fs::create_dir(store.path("a")).unwrap();
+        let loaded = store.load_all::<Value>().unwrap();
+        assert_eq!(loaded.quarantined[0].id, "a");
+        assert!(!store.path("a").exists());
+    }
+
+    #[test]
     fn a_leftover_of_an_interrupted_write_is_removed_at_open() {
         let dir = tempfile::tempdir().unwrap();
         store(dir.path());
@@ -307,6 +392,22 @@ mod tests {
             prop_assume!(cut < bytes.len());
             fs::write(store.path("a"), &bytes[..cut]).unwrap();
             prop_assert!(store.get::<Value>("a").is_err());
+        }
+
+        /// One bit, wherever: an error, or the very body that was written.
+        #[test]
+        fn no_flipped_bit_changes_what_is_read(bit in 0usize..1500) {
+            let dir = tempfile::tempdir().unwrap();
+            let store = store(dir.path());
+            let body = json!({"text": "some body", "number": 7});
+            store.put("a", &body).unwrap();
+            let mut bytes = fs::read(store.path("a")).unwrap();
+            prop_assume!(bit / 8 < bytes.len());
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            fs::write(store.path("a"), &bytes).unwrap();
+            if let Ok(Some(read)) = store.get::<Value>("a") {
+                prop_assert_eq!(read, body);
+            }
         }
     }
 }

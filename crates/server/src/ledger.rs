@@ -202,7 +202,8 @@ mod tests {
         let request = AttachRequest { sandbox_id: "a".repeat(64), ..Default::default() };
         let attachment = ctx.network.plan(&request).await.unwrap();
         ctx.network.attach(&attachment).await.unwrap();
-        let record = AttachmentRecord { boot_id: String::new(), attachment, releasing: false };
+        let (boot_id, unknown) = Default::default();
+        let record = AttachmentRecord { boot_id, attachment, releasing: false, unknown };
         ctx.records.put_attachment(record).await.unwrap();
 
         for _ in 0..3 {

@@ -24,8 +24,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::spec::userns;
 
-/// The version of the records written by this daemon.
+/// The version of the records written by this daemon. A field that is added has a default and does not change it: older
+/// daemons keep what they do not know ([`Unknown`]). It rises with what an older daemon would misread; that one sets such a
+/// record aside for a daemon that knows it. Every format that was ever written has a fixture in `tests/fixtures/records`.
 pub(crate) const RECORD_VERSION: u32 = 1;
+
+/// Fields that a newer daemon wrote: kept, and written again.
+pub(crate) type Unknown = serde_json::Map<String, serde_json::Value>;
 
 /// What a pod sandbox is known by: the kubelet retries a request with the same key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -63,6 +68,8 @@ pub(crate) struct SandboxMeta {
     /// own): goes when nothing is in it any more.
     pub(crate) made_cgroup: Option<PathBuf>,
     pub(crate) hostname: String,
+    #[serde(flatten)]
+    pub(crate) unknown: Unknown,
 }
 
 /// What changes of a pod sandbox.
@@ -77,6 +84,8 @@ pub(crate) struct SandboxStatus {
     /// What the kubelet reckons the pod to need, since it told so after a resize.
     #[serde(default)]
     pub(crate) resources: Option<PodResources>,
+    #[serde(flatten)]
+    pub(crate) unknown: Unknown,
 }
 
 /// What a pod is reckoned to need: it limits nothing by itself, the kubelet sets the pod's cgroup.
@@ -119,6 +128,8 @@ pub(crate) struct ContainerMeta {
     /// Images among the mounts.
     #[serde(default)]
     pub(crate) image_mounts: Vec<ImageMount>,
+    #[serde(flatten)]
+    pub(crate) unknown: Unknown,
 }
 
 /// An image that is mounted as a volume.
@@ -145,6 +156,8 @@ pub(crate) struct ContainerStatus {
     /// The limits since the first update; before, those of the request.
     #[serde(default)]
     pub(crate) updated: Option<Updated>,
+    #[serde(flatten)]
+    pub(crate) unknown: Unknown,
 }
 
 /// Limits that took the place of the request's.
@@ -197,6 +210,8 @@ pub(crate) struct AttachmentRecord {
     pub(crate) attachment: Attachment,
     /// Nobody needs it any more: it is in the release ledger.
     pub(crate) releasing: bool,
+    #[serde(flatten)]
+    pub(crate) unknown: Unknown,
 }
 
 // === impl SandboxMeta ===
@@ -252,6 +267,7 @@ impl SandboxStatus {
             ips: Vec::new(),
             pause: None,
             resources: None,
+            unknown: Unknown::new(),
         }
     }
 
@@ -282,6 +298,7 @@ impl ContainerStatus {
             failure: None,
             user: None,
             updated: None,
+            unknown: Unknown::new(),
         }
     }
 
@@ -368,6 +385,17 @@ mod tests {
         let mut failed = status(Some(exit(137, false)));
         failed.failure = Some(StartFailure { message: "no such file".into() });
         assert_eq!(failed.verdict(), (128, "StartError", "no such file".to_owned()));
+    }
+
+    #[test]
+    fn what_a_newer_daemon_wrote_is_written_again() {
+        let mut status = serde_json::to_value(ContainerStatus::creating()).unwrap();
+        status["invented_later"] = serde_json::json!({ "by": ["somebody"] });
+        let mut read: ContainerStatus = serde_json::from_value(status).unwrap();
+        read.phase = ContainerPhase::Created;
+        let written = serde_json::to_value(&read).unwrap();
+        assert_eq!(written["invented_later"], serde_json::json!({ "by": ["somebody"] }));
+        assert_eq!(written["phase"], "created");
     }
 
     proptest! {

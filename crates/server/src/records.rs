@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use hull_record::{Durability, Quarantined, RecordStore};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
 use crate::model::{AttachmentRecord, ContainerRecord, RECORD_VERSION, SandboxRecord};
@@ -30,7 +31,14 @@ pub(crate) struct AllRecords {
     pub(crate) containers: Vec<ContainerRecord>,
     pub(crate) attachments: Vec<AttachmentRecord>,
     pub(crate) quarantined: Vec<Quarantined>,
+    /// Ids of those that came back from the quarantine.
+    pub(crate) taken_back: Vec<String>,
 }
+
+/// Somebody copied a record: two files for one thing would tell two stories of it.
+#[derive(Debug, thiserror::Error)]
+#[error("it is the record of {0}, by its content")]
+struct Misnamed(String);
 
 // === impl Records ===
 
@@ -39,6 +47,7 @@ impl Records {
         let quarantine = root.join("quarantine");
         let open = |dir: &str, kind| {
             RecordStore::open(root.join("records").join(dir), quarantine.clone(), kind, RECORD_VERSION)
+                .map(RecordStore::taking_back)
         };
         Ok(Self {
             sandboxes: open("sandboxes", "sandbox")?.with_durability(Durability::Process),
@@ -48,17 +57,13 @@ impl Records {
         })
     }
 
+    /// Reads all; what cannot be read goes into quarantine, what can be read again comes back from there. Blocks.
     pub(crate) fn load(&self) -> Result<AllRecords> {
         let mut all = AllRecords::default();
-        let sandboxes = self.sandboxes.load_all::<SandboxRecord>()?;
-        let containers = self.containers.load_all::<ContainerRecord>()?;
-        let attachments = self.attachments.load_all::<AttachmentRecord>()?;
-        all.sandboxes = sandboxes.records.into_iter().map(|(_, record)| record).collect();
-        all.containers = containers.records.into_iter().map(|(_, record)| record).collect();
-        all.attachments = attachments.records.into_iter().map(|(_, record)| record).collect();
-        all.quarantined.extend(sandboxes.quarantined);
-        all.quarantined.extend(containers.quarantined);
-        all.quarantined.extend(attachments.quarantined);
+        all.sandboxes = load(&self.sandboxes, &mut all, |record: &SandboxRecord| &record.meta.id)?;
+        all.containers = load(&self.containers, &mut all, |record: &ContainerRecord| &record.meta.id)?;
+        all.attachments =
+            load(&self.attachments, &mut all, |record: &AttachmentRecord| &record.attachment.sandbox_id)?;
         Ok(all)
     }
 
@@ -73,6 +78,28 @@ impl Records {
             }
         }
         Ok(false)
+    }
+
+    /// The containers whose records a newer daemon wrote, which will want to find their files. Blocks.
+    pub(crate) fn of_newer_containers(&self) -> Vec<String> {
+        #[derive(serde::Deserialize)]
+        struct Envelope {
+            version: u32,
+        }
+        let is_newer = |path: &Path| {
+            let envelope = serde_json::from_slice::<Envelope>(&std::fs::read(path).ok()?).ok()?;
+            (envelope.version > RECORD_VERSION).then_some(())
+        };
+        let mut ids = Vec::new();
+        for entry in std::fs::read_dir(&self.quarantine).into_iter().flatten().flatten() {
+            let path = entry.path();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let id = name.strip_prefix("container-").and_then(|name| name.strip_suffix(".json"));
+            if let Some(id) = id.filter(|_| is_newer(&path).is_some()) {
+                ids.push(id.to_owned());
+            }
+        }
+        ids
     }
 
     /// The pods with an attachment record. Blocks.
@@ -133,6 +160,27 @@ impl Records {
     pub(crate) async fn delete_attachment(&self, id: &str) -> Result<()> {
         delete(&self.attachments, id).await
     }
+}
+
+fn load<T: DeserializeOwned>(
+    store: &RecordStore,
+    all: &mut AllRecords,
+    id_of: impl Fn(&T) -> &String,
+) -> Result<Vec<T>> {
+    let loaded = store.load_all::<T>()?;
+    all.quarantined.extend(loaded.quarantined);
+    all.taken_back.extend(loaded.taken_back);
+    let mut records = Vec::with_capacity(loaded.records.len());
+    for (id, record) in loaded.records {
+        let named = id_of(&record);
+        if *named == id {
+            records.push(record);
+        } else {
+            let error = Misnamed(named.clone());
+            all.quarantined.push(store.quarantine(id.clone(), &store.path(&id), &error));
+        }
+    }
+    Ok(records)
 }
 
 async fn put<T: Serialize + Send + 'static>(store: &RecordStore, id: String, body: T) -> Result<()> {

@@ -45,7 +45,7 @@ pub(crate) use progress::{Part, Recovery};
 const MOMENT: Duration = Duration::from_millis(300);
 
 /// Takes over from the daemon before. When it returns, everything that has a record is in the store, in a state that the
-/// kernel was asked about; [`Recovery::objects`] tells when all is done.
+/// kernel was asked about; [`Recovery::done`] tells when all is done.
 ///
 /// # Errors
 /// The records cannot be listed.
@@ -55,6 +55,9 @@ pub(crate) async fn recover(ctx: &Context) -> Result<()> {
     let all = crate::records::blocking(move || records.load()).await?;
     for bad in &all.quarantined {
         tracing::error!(id = bad.id, reason = bad.reason, path = %bad.path.display(), "record cannot be read: put into quarantine");
+    }
+    for id in &all.taken_back {
+        tracing::info!(id, "a record that could not be read before can be: taken back out of quarantine");
     }
     let AllRecords { sandboxes, containers, attachments, .. } = all;
     let boot = ctx.node.boot_id();

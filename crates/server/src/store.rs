@@ -229,11 +229,14 @@ impl Store {
         }
     }
 
-    /// Takes an object from the records. What was only half made leaves the key to what was made in its place.
+    /// Takes an object from the records. What was only half made leaves the key to what was made in its place, and of two
+    /// that were made (one's record was in quarantine meanwhile) the newer has it.
     pub(crate) fn adopt_sandbox(&self, sandbox: Arc<Sandbox>) {
         let mut inner = self.lock();
         let (key, id) = (sandbox.meta.key(), sandbox.id().to_owned());
-        if sandbox.status().phase != SandboxPhase::Creating || !inner.sandbox_keys.contains_key(&key) {
+        let other = inner.sandbox_keys.get(&key).and_then(|other| inner.sandboxes.get(other));
+        let rank = |it: &Sandbox| (it.status().phase != SandboxPhase::Creating, it.meta.created_at);
+        if other.is_none_or(|other| rank(other) < rank(&sandbox)) {
             inner.sandbox_keys.insert(key, id.clone());
         }
         inner.sandboxes.insert(id, sandbox);
@@ -243,7 +246,9 @@ impl Store {
     pub(crate) fn adopt_container(&self, container: Arc<Container>) {
         let mut inner = self.lock();
         let (key, id) = (container.meta.key(), container.id().to_owned());
-        if container.status().phase != ContainerPhase::Creating || !inner.container_keys.contains_key(&key) {
+        let other = inner.container_keys.get(&key).and_then(|other| inner.containers.get(other));
+        let rank = |it: &Container| (it.status().phase != ContainerPhase::Creating, it.meta.created_at);
+        if other.is_none_or(|other| rank(other) < rank(&container)) {
             inner.container_keys.insert(key, id.clone());
         }
         inner.containers.insert(id, container);

@@ -31,13 +31,13 @@ pub(super) struct Known {
 // === impl Known ===
 
 impl Known {
-    pub(super) async fn now(ctx: &Context) -> Result<Self> {
-        let root = ctx.layout.root.clone();
-        let quarantined = blocking(move || quarantined(&root)).await?;
+    /// `seen` is what a look has just found.
+    pub(super) async fn now(ctx: &Context, seen: &[Thing]) -> Result<Self> {
+        let quarantined = seen.iter().filter(|it| it.kind == Kind::Quarantine);
         let attachments = ctx.records.clone();
         let mut known = Self {
             attachments: blocking(move || attachments.attachment_ids()).await?.into_iter().collect(),
-            quarantined: quarantined.into_iter().map(|(id, _, _)| id).collect(),
+            quarantined: quarantined.map(|it| it.id.clone()).collect(),
             root: ctx.layout.root.clone(),
             ..Self::default()
         };

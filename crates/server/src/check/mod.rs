@@ -86,7 +86,7 @@ async fn check_alone(ctx: &Context, repair: Option<Populated>) -> Result<Vec<Fin
 
 async fn find(ctx: &Context) -> Result<Vec<Finding>> {
     let first = look::all(ctx).await?;
-    let known = Known::now(ctx).await?;
+    let known = Known::now(ctx, &first).await?;
     let second = look::all(ctx).await?;
     let things: Vec<Thing> = first.into_iter().filter(|thing| second.contains(thing)).collect();
     Ok(judge(things, &known))

@@ -277,7 +277,11 @@ async fn quarantine(ctx: &Context, findings: &[Finding], kept: &mut BTreeMap<Str
         let path = finding.thing.path.clone();
         let removed = blocking(move || {
             failpoint!("check.quarantine.unlink")
-                .and_then(|()| std::fs::remove_file(&path))
+                // Whatever somebody put in a record's place.
+                .and_then(|()| match path.symlink_metadata()?.is_dir() {
+                    true => remove_tree(&path),
+                    false => std::fs::remove_file(&path),
+                })
                 .map_err(|e| Error::io(format!("delete {}", path.display()), e))?;
             // Missing is fine.
             let _ = std::fs::remove_file(path.with_extension("reason"));

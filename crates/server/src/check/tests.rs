@@ -85,7 +85,8 @@ async fn an_orphan_of_each_kind_is_found_and_taken_away() {
     let request = AttachRequest { sandbox_id: pod.clone(), ..Default::default() };
     let attachment = ctx.network.plan(&request).await.unwrap();
     ctx.network.attach(&attachment).await.unwrap();
-    let record = crate::model::AttachmentRecord { boot_id: String::new(), attachment, releasing: false };
+    let (boot_id, unknown) = Default::default();
+    let record = crate::model::AttachmentRecord { boot_id, attachment, releasing: false, unknown };
     ctx.records.put_attachment(record).await.unwrap();
     let container = id('b');
     let image = ctx.images.list().remove(0);
@@ -147,7 +148,8 @@ async fn what_the_ledger_owes_is_no_orphan() {
     let request = AttachRequest { sandbox_id: id('a'), ..Default::default() };
     let attachment = ctx.network.plan(&request).await.unwrap();
     ctx.network.attach(&attachment).await.unwrap();
-    let record = crate::model::AttachmentRecord { boot_id: String::new(), attachment, releasing: false };
+    let (boot_id, unknown) = Default::default();
+    let record = crate::model::AttachmentRecord { boot_id, attachment, releasing: false, unknown };
     ctx.records.put_attachment(record).await.unwrap();
     let network = mocks.network.unwrap();
     network.fail_next("detach", hull_pod_network::Error::Invalid("the plugin is ill".to_owned()));

@@ -15,7 +15,7 @@ use crate::container::{make, remove, request};
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::id;
-use crate::model::{ContainerKey, ContainerMeta, ContainerPhase, ContainerStatus, ImageMount};
+use crate::model::{ContainerKey, ContainerMeta, ContainerPhase, ContainerStatus, ImageMount, Unknown};
 use crate::operation::{Admission, Operation};
 use crate::sandbox::request::invalid;
 use crate::sandbox::run::log_directory;
@@ -166,6 +166,7 @@ fn plan(ctx: &Context, sandbox: &Sandbox, config: &v1::ContainerConfig) -> Resul
         cgroup: cgroup::container(&sandbox.meta.cgroup_parent, &id),
         stop_signal: request::stop_signal(config, &image.config)?,
         image_mounts: image_mounts(ctx, &config.mounts)?,
+        unknown: Unknown::new(),
         id,
     })
 }

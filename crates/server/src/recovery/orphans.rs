@@ -2,7 +2,7 @@
 //! Directories of containers that no record knows: a power cut took the record's last state with it, or its first.
 //!
 //! After a power cut nothing is mounted, so a directory below which something is mounted belongs to a container
-//! that lives: its record is in quarantine, and it is left alone.
+//! that lives: its record is in quarantine, and it is left alone. So is that of a record that a newer daemon wrote.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,9 +16,12 @@ use crate::records::blocking;
 /// Finds them, before any other can be made.
 pub(super) async fn find(ctx: &Context) -> Vec<PathBuf> {
     let dir = ctx.layout.root.join("containers");
-    let known: Vec<String> = ctx.store.containers().iter().map(|it| it.id().to_owned()).collect();
-    let found =
-        blocking(move || unknown(&dir, &known).map_err(|e| Error::io(format!("list {}", dir.display()), e)));
+    let mut known: Vec<String> = ctx.store.containers().iter().map(|it| it.id().to_owned()).collect();
+    let records = ctx.records.clone();
+    let found = blocking(move || {
+        known.extend(records.of_newer_containers());
+        unknown(&dir, &known).map_err(|e| Error::io(format!("list {}", dir.display()), e))
+    });
     found.await.unwrap_or_else(|error| {
         tracing::warn!(error = %chain(&error), "cannot look for directories without a record");
         Vec::new()

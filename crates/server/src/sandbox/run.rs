@@ -27,7 +27,7 @@ use crate::error::{Error, Result};
 use crate::id;
 use crate::layout::make_dir;
 use crate::ledger::{self, Owed};
-use crate::model::{AttachmentRecord, SandboxMeta, SandboxPhase, SandboxStatus};
+use crate::model::{AttachmentRecord, SandboxMeta, SandboxPhase, SandboxStatus, Unknown};
 use crate::operation::{Admission, Operation};
 use crate::records::blocking;
 use crate::sandbox::{pause, release, remove, request, teardown};
@@ -163,12 +163,16 @@ fn plan(
         "" => cgroup::own_parent(driver, &id),
         parent => cgroup::parent(RPC, driver, parent)?,
     };
+    let ours = made_cgroups(ctx);
+    let is_new = |path: &std::path::Path| {
+        !ctx.node.cgroup_exists(path) || ours.iter().any(|made| path.starts_with(made))
+    };
     let mut meta = SandboxMeta {
         owns_cgroup_parent: parent.is_empty(),
         made_cgroup: cgroup_parent
             .ancestors()
             .filter(|path| *path != std::path::Path::new("/"))
-            .take_while(|path| !parent.is_empty() && (!ctx.node.cgroup_exists(path) || is_ours(ctx, path)))
+            .take_while(|path| !parent.is_empty() && is_new(path))
             .last()
             .map(std::path::Path::to_path_buf),
         handler,
@@ -177,6 +181,7 @@ fn plan(
         created_at: SystemTime::now(),
         cgroup_parent,
         hostname: config.hostname.clone(),
+        unknown: Unknown::new(),
         id,
     };
     if meta.hostname.is_empty() {
@@ -186,10 +191,9 @@ fn plan(
     Ok(meta)
 }
 
-/// Whether a pod has made this cgroup that may go before this one: then it is this one's to remove as well.
-fn is_ours(ctx: &Context, path: &std::path::Path) -> bool {
-    let made = |pod: &Arc<Sandbox>| pod.meta.made_cgroup.as_ref().is_some_and(|made| path.starts_with(made));
-    ctx.store.sandboxes().iter().any(made)
+/// The cgroups that pods have made: what is in them may go before this pod, and is then this one's to remove as well.
+fn made_cgroups(ctx: &Context) -> Vec<PathBuf> {
+    ctx.store.sandboxes().iter().filter_map(|pod| pod.meta.made_cgroup.clone()).collect()
 }
 
 fn spawn(ctx: &Context, sandbox: Arc<Sandbox>, operation: Arc<Operation>) {
@@ -387,7 +391,8 @@ async fn plan_network(
     let wanted = request::attach_request(&meta.id, &meta.config, netns)?;
     release::refuse_held_ports(ctx, &wanted.port_mappings)?;
     let attachment = ctx.network.plan(&wanted).await?;
-    Ok(AttachmentRecord { boot_id: ctx.node.boot_id().to_owned(), attachment, releasing: false })
+    let boot_id = ctx.node.boot_id().to_owned();
+    Ok(AttachmentRecord { boot_id, attachment, releasing: false, unknown: Unknown::new() })
 }
 
 async fn attach(ctx: &Context, record: AttachmentRecord) -> Result<Vec<std::net::IpAddr>> {

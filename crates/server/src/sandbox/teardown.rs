@@ -141,6 +141,7 @@ mod tests {
             owns_cgroup_parent: owns,
             made_cgroup: made.map(PathBuf::from),
             hostname: String::new(),
+            unknown: crate::model::Unknown::new(),
         };
         by_meta(&ctx, &meta).await.unwrap();
     }
