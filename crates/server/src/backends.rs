@@ -26,6 +26,7 @@ use crate::config::{CgroupDriver, Config, HandlerConfig, ImagesBackend, NetworkB
 use crate::context::Handler;
 use crate::error::{Error, Result};
 use crate::node::{LinuxNode, MemoryNode, Node};
+use crate::volume::helper;
 
 /// Everything behind a trait.
 #[derive(Debug)]
@@ -39,6 +40,8 @@ pub(crate) struct Backends {
     pub(crate) mocks: Mocks,
     /// To be ended by name: its tasks.
     pub(crate) network_end: NetworkEnd,
+    /// Looks at volumes; `None` where nothing is real.
+    pub(crate) volume_helper: Option<PathBuf>,
     /// To be ended by name: its pulls.
     pub(crate) local_images: Option<LocalImageStore>,
 }
@@ -137,7 +140,8 @@ impl Backends {
             }
         };
         let handlers = handlers(config, cgroups.as_ref(), &mock_dir, &mut mocks)?;
-        Ok(Self { node, netns, network, images, handlers, mocks, network_end, local_images })
+        let volume_helper = (!simulated).then(|| PathBuf::from(helper::PROGRAM));
+        Ok(Self { node, netns, network, images, handlers, mocks, network_end, local_images, volume_helper })
     }
 }
 

@@ -30,6 +30,7 @@ use crate::records::Records;
 use crate::recovery::Recovery;
 use crate::spec::rlimits::{self, Rlimit};
 use crate::store::{Container, Sandbox, Store};
+use crate::volume::Volumes;
 
 /// Shared by every verb.
 pub(crate) type Context = Arc<Daemon>;
@@ -58,8 +59,8 @@ pub(crate) struct Daemon {
     /// Those that wait for the ends of processes; operations need them, so they go last.
     pub(crate) watchers: TaskTracker,
     pub(crate) watch_end: CancellationToken,
-    /// Lookups of volumes at a time: a dead file server holds these threads, and no others.
-    pub(crate) volumes: Arc<Semaphore>,
+    /// Looks at paths that requests name.
+    pub(crate) volumes: Volumes,
     /// Serves exec, attach and port-forward; set when it listens.
     pub(crate) streaming: OnceLock<hull_streaming::Server>,
     /// What could not be given back yet.
@@ -84,9 +85,6 @@ pub(crate) struct Handler {
     pub(crate) runtime: Arc<dyn OciRuntime>,
     pub(crate) monitor: Arc<dyn Monitor>,
 }
-
-/// Lookups of volumes at a time.
-const VOLUME_LOOKUPS: usize = 16;
 
 /// How long undoing one thing may take before it is left to the next start.
 pub(crate) const UNDO_DEADLINE: Duration = Duration::from_secs(30);
@@ -115,7 +113,7 @@ impl Daemon {
             shutdown: CancellationToken::new(),
             watchers: TaskTracker::new(),
             watch_end: CancellationToken::new(),
-            volumes: Arc::new(Semaphore::new(VOLUME_LOOKUPS)),
+            volumes: Volumes::new(backends.volume_helper, config.timeouts.volume),
             streaming: OnceLock::new(),
             ledger: Ledger::default(),
             jobs: Jobs::default(),
@@ -137,6 +135,11 @@ impl Daemon {
     pub(crate) fn handler(&self, operation: &'static str, name: &str) -> Result<(String, &Handler)> {
         let name = if name.is_empty() { self.config.runtime.default.as_str() } else { name };
         self.handlers.get(name).map(|handler| (name.to_owned(), handler)).ok_or_else(|| {
+    /// How long what was sent SIGKILL may take to be gone before its undo is left to a later try.
+    pub(crate) fn undo_deadline(&self) -> Duration {
+        UNDO_DEADLINE.min(self.config.timeouts.stop_extra)
+    }
+
             Error::InvalidArgument {
                 operation,
                 field: "runtime_handler".into(),

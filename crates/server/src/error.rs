@@ -217,7 +217,7 @@ const LONGEST_MESSAGE: usize = 4096;
 // === impl Error ===
 
 impl Error {
-    /// The gRPC code. Total on purpose: a new variant must be thought about here.
+    /// The gRPC code. What would only be an internal error is looked at again: the node may have run out of something.
     pub fn code(&self) -> Code {
         match self {
             Self::InvalidArgument { .. } | Self::Ambiguous { .. } => Code::InvalidArgument,
@@ -343,7 +343,8 @@ fn spec_code(error: &crate::spec::SpecError) -> Code {
     use crate::spec::SpecError as E;
     match error {
         E::Unsupported { .. } => Code::Unimplemented,
-        E::Io { .. } => Code::Internal,
+        E::NoAnswer { .. } => Code::DeadlineExceeded,
+        E::Io { .. } | E::Helper { invalid: false, .. } => Code::Internal,
         _ => Code::InvalidArgument,
     }
 }

@@ -122,6 +122,15 @@ impl Ledger {
         self.lock().values().filter_map(network).collect()
     }
 
+    /// The containers among them that were to be a pod's.
+    pub(crate) fn containers_of(&self, sandbox_id: &str) -> Vec<ContainerMeta> {
+        let of_pod = |entry: &Entry| match &entry.owed {
+            Owed::Container(meta) if meta.sandbox_id == sandbox_id => Some((**meta).clone()),
+            _ => None,
+        };
+        self.lock().values().filter_map(of_pod).collect()
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<(&'static str, String), Entry>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -9,7 +9,7 @@
 //! image       the image verbs            recovery    what an earlier daemon left
 //! ledger      what is still to be given back
 //! streaming/  exec, attach, port-forward config/     hull.toml
-//! spec/       config.json, pure
+//! spec/       config.json, pure         volume/     paths that may lie on dead file systems
 //! ```
 //!
 //! As a library it is a whole CRI server for tests, on mocks and without root:
@@ -52,6 +52,7 @@ mod service;
 pub mod spec;
 mod store;
 mod streaming;
+pub mod volume;
 
 pub use backends::Mocks;
 pub use check::{Offline, Report};

@@ -15,6 +15,10 @@ fn main() -> ExitCode {
     if let Some(code) = hull_netns::helper::run_if_asked(std::env::args_os()) {
         return code;
     }
+    // Or the one that looks at paths that may hang.
+    if let Some(code) = hull_server::volume::helper::run_if_asked(std::env::args_os()) {
+        return code;
+    }
     let arguments = Arguments::parse();
     let done = |()| ExitCode::SUCCESS;
     let result = match arguments.command {

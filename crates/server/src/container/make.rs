@@ -28,9 +28,11 @@ use crate::model::{ContainerMeta, ContainerPhase, ContainerStatus, SandboxMeta, 
 use crate::operation::Operation;
 use crate::records::blocking;
 use crate::sandbox::pause;
-use crate::spec::{self, HandlerFacts, PodFiles, SpecInput};
+use crate::spec::seccomp::LocalhostProfile;
+use crate::spec::{self, HandlerFacts, PodFiles, ResolvedDevice, ResolvedMount, SpecInput};
 use crate::store::{Container, Sandbox};
 
+use crate::volume::{Found, Lookup};
 const RPC: &str = "CreateContainer";
 
 pub(crate) async fn make_or_undo(
@@ -98,7 +100,7 @@ async fn make(
         false => operation.step("container.create.images", image_mounts(ctx, meta, userns)).await?,
     };
     // Looks at volumes, which may hang, and makes nothing that an undo would have to know.
-    let volumes = ctx.config.timeouts.volume;
+    let volumes = ctx.volumes.longest();
     let roots = Roots { own: rootfs, images };
     let made =
         operation.stage("container.create.spec", volumes, spec_of(ctx, sandbox, meta, image, roots)).await?;
@@ -151,7 +153,6 @@ async fn give_streams(ctx: &Context, sandbox: &SandboxMeta, status: &ContainerSt
 async fn files(ctx: &Context, meta: &ContainerMeta) -> Result<()> {
     let bundle = ctx.layout.container_dir(&meta.id);
     let run = ctx.layout.container_run_dir(&meta.id);
-    let logs = meta.log_path.parent().map(Path::to_path_buf);
     blocking(move || {
         let io = |path: &Path| {
             let context = format!("make directory {}", path.display());
@@ -159,11 +160,7 @@ async fn files(ctx: &Context, meta: &ContainerMeta) -> Result<()> {
         };
         failpoint!("container.files.mkdir").map_err(io(&bundle))?;
         make_dir(&bundle, 0o711).map_err(io(&bundle))?;
-        make_dir(&run, 0o711).map_err(io(&run))?;
-        match logs {
-            Some(logs) => make_dir(&logs, 0o755).map_err(io(&logs)),
-            None => Ok(()),
-        }
+        make_dir(&run, 0o711).map_err(io(&run))
     })
     .await
 }
@@ -196,8 +193,8 @@ struct Made {
     user: User,
 }
 
-/// Everything the spec needs from the node, then the spec. The volumes' paths are looked at on a
-/// blocking thread: a dead file server costs this operation its deadline, and nobody else anything.
+/// Everything the spec needs from the node, then the spec. A dead file server costs this operation its deadline, and
+/// nobody else anything.
 async fn spec_of(
     ctx: &Context,
     sandbox: &Arc<Sandbox>,
@@ -208,37 +205,25 @@ async fn spec_of(
     let join_pid = join_pid(ctx, sandbox, meta)?;
     let handler = can(ctx, meta).await;
     let (ctx, sandbox, meta) = (ctx.clone(), sandbox.clone(), meta.clone());
-    let busy = || Error::FailedPrecondition {
-        operation: RPC,
-        id: String::new(),
-        problem: "the daemon is ending".to_owned(),
-    };
-    let permit = ctx.volumes.clone().acquire_owned().await.map_err(|_| busy())?;
     blocking(move || {
-        // Held by the thread, not by the call: a lookup that hangs after its deadline still counts.
-        let _permit = permit;
         let facts = ctx.node.facts();
+    let users = sandbox.meta.users();
+    let checked = spec::check_mounts(&meta.config.mounts, users.as_ref(), ctx.node.facts(), &handler)?;
+    let looked = look(ctx, meta, &checked).await?;
         let config = &meta.config;
         let want = spec::UserRequest::new(config, &image.config)?;
         let user = spec::resolve_user(&roots.own, want)?;
-        let never_made = &ctx.config.containers.host_paths_not_made;
-        let users = sandbox.meta.users();
-        let mounts =
-            spec::resolve_mounts(&config.mounts, &roots.images, users.as_ref(), facts, &handler, never_made)?;
+        let mounts = spec::resolve_mounts(&config.mounts, checked, looked.host_paths, &roots.images)?;
         spec::make_volumes(&roots.own, &image.config.volumes, ctx.owner(&sandbox.meta))?;
         let privileged = config
             .linux
             .as_ref()
             .and_then(|linux| linux.security_context.as_ref())
             .is_some_and(|context| context.privileged);
-        let devices = spec::resolve_devices(&config.devices, privileged)?;
+        let devices = spec::resolve_devices(looked.devices, privileged)?;
         let cdi = match spec::cdi::requested(config)? {
             names if names.is_empty() => None,
             names => Some(spec::cdi::resolve(&names, &ctx.config.containers.cdi_spec_dirs)?),
-        };
-        let profile = match spec::seccomp::localhost_path(config)? {
-            Some(path) => Some(spec::seccomp::LocalhostProfile::load(&path)?),
-            None => None,
         };
         let pod = sandbox.status();
         let spec = spec::generate(&SpecInput {
@@ -257,7 +242,7 @@ async fn spec_of(
             mounts: &mounts,
             devices: &devices,
             cdi: cdi.as_ref(),
-            seccomp_localhost: profile.as_ref(),
+            seccomp_localhost: looked.profile.as_ref(),
             apparmor_default: ctx.config.containers.apparmor_profile.as_deref(),
             default_capabilities: &ctx.config.containers.default_capabilities,
             rlimits: &ctx.rlimits,
@@ -286,6 +271,40 @@ async fn can(ctx: &Context, meta: &ContainerMeta) -> HandlerFacts {
 
 /// The process whose pid namespace the container joins.
 fn join_pid(ctx: &Context, sandbox: &Sandbox, meta: &ContainerMeta) -> Result<Option<i32>> {
+/// What the request's paths lead to. The directory of its log is there.
+struct Looked {
+    host_paths: Vec<PathBuf>,
+    devices: Vec<Vec<ResolvedDevice>>,
+    profile: Option<LocalhostProfile>,
+}
+
+async fn look(ctx: &Context, meta: &ContainerMeta, checked: &[ResolvedMount]) -> Result<Looked> {
+    let config = &meta.config;
+    let never_made = &ctx.config.containers.host_paths_not_made;
+    let host_paths = config.mounts.iter().zip(checked).filter(|(asked, _)| !spec::mounts::is_image(asked));
+    let host_paths = host_paths.map(|(_, mount)| Lookup::HostPath {
+        path: mount.source.clone(),
+        make: !never_made.contains(&mount.source),
+    });
+    let profile = spec::seccomp::localhost_path(config)?;
+    let devices = config.devices.iter().map(Lookup::device);
+    let logs = meta.log_path.parent().map(|logs| Lookup::Directory(logs.to_owned()));
+    let lookups = host_paths.chain(devices).chain(profile.clone().map(Lookup::Profile)).chain(logs).collect();
+    let mut looked = Looked { host_paths: Vec::new(), devices: Vec::new(), profile: None };
+    for found in ctx.volumes.look(lookups).await? {
+        match found {
+            Found::Path(path) => looked.host_paths.push(path),
+            Found::Devices(devices) => looked.devices.push(devices),
+            Found::Text(text) => {
+                let path = profile.as_deref().unwrap_or(Path::new(""));
+                looked.profile = Some(LocalhostProfile::parse(path, text.as_bytes())?);
+            }
+            Found::Directory | Found::Answer => {}
+        }
+    }
+    Ok(looked)
+}
+
     use spec::namespaces::{PidNamespace, pid_namespace};
     match pid_namespace(&meta.config, &sandbox.meta.config)? {
         PidNamespace::Container | PidNamespace::Host => Ok(None),

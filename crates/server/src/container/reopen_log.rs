@@ -4,6 +4,7 @@
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::model::ContainerPhase;
+use crate::volume::Lookup;
 
 /// Makes the monitor write to a new file at the log path.
 pub(crate) async fn reopen_log(ctx: &Context, id: &str) -> Result<()> {
@@ -19,5 +20,7 @@ pub(crate) async fn reopen_log(ctx: &Context, id: &str) -> Result<()> {
         });
     };
     let (_, handler) = ctx.handler("ReopenContainerLog", &container.meta.handler)?;
+    // The monitor's client looks at the log by a thread.
+    ctx.volumes.look(vec![Lookup::Touch(container.meta.log_path.clone())]).await?;
     Ok(handler.monitor.reopen_log(monitored).await?)
 }

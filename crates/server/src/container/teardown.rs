@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Taking a container apart. Every step is idempotent and derives what it touches from the id, so the
 //! same code serves remove, the undo of a failed create, and a start after a crash. Every step runs;
-//! every failure is reported. Nothing that is still populated is deleted: it is killed first.
+//! every failure is reported. Nothing that is still populated is deleted: it is killed first, and where that fails the
+//! rest waits for the next try.
 
 use std::sync::Arc;
 
 use hull_oci_runtime::{DeleteRequest, OciRuntime};
 
-use crate::context::{Context, Failures, UNDO_DEADLINE};
+use crate::context::{Context, Failures};
 use crate::error::{Error, Result};
 use crate::model::{ContainerMeta, ContainerPhase, ContainerStatus};
 use crate::node::remove_tree;
@@ -35,7 +36,12 @@ pub(crate) async fn by_meta(ctx: &Context, meta: &ContainerMeta) -> Result<()> {
 async fn things(ctx: &Context, meta: &ContainerMeta) -> Result<()> {
     let mut failures = Failures::default();
     if ctx.node.is_populated(&meta.cgroup) {
-        failures.note(ctx.node.kill_cgroup(&meta.cgroup, UNDO_DEADLINE).await);
+        let killed = ctx.node.kill_cgroup(&meta.cgroup, ctx.undo_deadline()).await;
+        // What sleeps in the kernel (a dead volume) keeps its root, and all that would wait for it waits once.
+        if killed.is_err() && ctx.node.is_populated(&meta.cgroup) {
+            return killed;
+        }
+        failures.note(killed);
     }
     let status = ctx.store.container_exact(&meta.id).map(|container| container.status());
     if status.as_ref().is_some_and(|status| status.phase == ContainerPhase::Exited) {
@@ -106,7 +112,7 @@ async fn forget(runtime: &dyn OciRuntime, id: &str, has_exited: bool) -> hull_oc
 
 async fn remove_cgroup(ctx: &Context, cgroup: &std::path::Path) -> Result<()> {
     if ctx.node.is_populated(cgroup) {
-        ctx.node.kill_cgroup(cgroup, UNDO_DEADLINE).await?;
+        ctx.node.kill_cgroup(cgroup, ctx.undo_deadline()).await?;
     }
     ctx.node.remove_cgroup(cgroup).await
 }

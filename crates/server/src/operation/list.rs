@@ -153,7 +153,7 @@ fn waits_for(stage: &str) -> &'static str {
         "namespaces" => "the kernel to make namespaces",
         "cgroup" | "cgroups" => "the kernel to make cgroups",
         "root" | "images" => "the image store to mount a root",
-        "spec" => "volume paths to be looked at",
+        "spec" | "logs" => "volume paths to be looked at",
         "monitor" => "conmon and the OCI runtime to create the container",
         "runtime" | "state" => "the OCI runtime",
         "containers" => "the pod's containers",

@@ -10,7 +10,7 @@ use hull_netns::PodNamespaces;
 use hull_oci_runtime::DeleteRequest;
 
 use crate::cgroup;
-use crate::context::{Context, Failures, UNDO_DEADLINE};
+use crate::context::{Context, Failures};
 use crate::error::{Error, Result};
 use crate::layout::make_dir;
 use crate::model::SandboxMeta;
@@ -128,7 +128,7 @@ pub(crate) async fn end(ctx: &Context, meta: &SandboxMeta) -> Result<()> {
     }
     for cgroup in [own_cgroup(meta), monitor_cgroup(meta)] {
         if ctx.node.is_populated(&cgroup) {
-            failures.note(ctx.node.kill_cgroup(&cgroup, UNDO_DEADLINE).await);
+            failures.note(ctx.node.kill_cgroup(&cgroup, ctx.undo_deadline()).await);
         }
         failures.note(ctx.node.remove_cgroup(&cgroup).await);
     }

@@ -83,5 +83,9 @@ async fn remove_containers(ctx: &Context, sandbox_id: &str) -> Result<()> {
             Err(Error::Lost { operation: "RemoveContainer", id: sandbox_id.to_owned() })
         }));
     }
+    // Nobody sees them, but a process of theirs may sleep in the pod's cgroup, on a dead volume.
+    for owed in ctx.ledger.containers_of(sandbox_id) {
+        failures.note(container::teardown::by_meta(ctx, &owed).await);
+    }
     failures.into_result("RemovePodSandbox", sandbox_id)
 }

@@ -34,6 +34,7 @@ use crate::sandbox::{pause, release, remove, request, teardown};
 use crate::spec::userns;
 use crate::store::{Found, Sandbox};
 
+use crate::volume::Lookup;
 const RPC: &str = "RunPodSandbox";
 
 /// Runs a pod sandbox, or finds the one that this very request already made; returns its id.
@@ -257,6 +258,8 @@ async fn make(ctx: &Context, sandbox: &Arc<Sandbox>, operation: &Operation) -> R
         let deadline = timeouts.network + timeouts.release + Duration::from_secs(10);
         status.ips = operation.stage("sandbox.run.network", deadline, attach(ctx, record)).await?;
     }
+    let logs = ctx.volumes.look(vec![Lookup::Directory(log_directory(ctx, &sandbox.meta))]);
+    operation.stage("sandbox.run.logs", ctx.volumes.longest(), logs).await?;
     if pause::is_needed(&sandbox.meta) {
         operation
             .step("sandbox.run.pause-files", pause::prepare(ctx, &sandbox.meta, &status.namespaces))
@@ -332,7 +335,6 @@ async fn files(ctx: &Context, meta: &SandboxMeta) -> Result<()> {
     let shm = ctx.layout.shm(&meta.id);
     let hostname = (ctx.layout.hostname(&meta.id), format!("{}\n", meta.hostname));
     let resolv = (ctx.layout.resolv_conf(&meta.id), request::resolv_conf(meta.config.dns_config.as_ref()));
-    let logs = log_directory(ctx, meta);
     let own_ipc = meta.namespace_options().ipc != v1::NamespaceMode::Node as i32;
     let (shm_, owner) = (shm.clone(), ctx.owner(meta));
     blocking(move || {
@@ -342,7 +344,6 @@ async fn files(ctx: &Context, meta: &SandboxMeta) -> Result<()> {
         };
         failpoint!("sandbox.files.write").map_err(io(&dir))?;
         make_dir(&dir, 0o711).map_err(io(&dir))?;
-        make_dir(&logs, 0o755).map_err(io(&logs))?;
         if own_ipc {
             make_dir(&shm_, 0o711).map_err(io(&shm_))?;
         }

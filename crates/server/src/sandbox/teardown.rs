@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::cgroup;
-use crate::context::{Context, Failures, UNDO_DEADLINE};
+use crate::context::{Context, Failures};
 use crate::error::{Error, Result};
 use crate::model::SandboxMeta;
 use crate::node::remove_tree;
@@ -74,7 +74,7 @@ async fn things(ctx: &Context, meta: &SandboxMeta) -> Result<()> {
 }
 
 async fn cgroups(ctx: &Context, meta: &SandboxMeta) -> Result<()> {
-    ctx.node.kill_cgroup(&meta.cgroup_parent, UNDO_DEADLINE).await?;
+    ctx.node.kill_cgroup(&meta.cgroup_parent, ctx.undo_deadline()).await?;
     ctx.node.remove_cgroup(&meta.cgroup_parent).await?;
     // `/hull` itself goes with its last pod.
     if let Some(above) = meta.cgroup_parent.parent().filter(|above| cgroup::holds_own_parents(above)) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Device nodes and who may use them.
 //!
-//! [`resolve_devices`] looks at the host's nodes; the builder makes a node and a cgroup rule of each.
+//! [`find_devices`] looks at the host's nodes; the builder makes a node and a cgroup rule of each.
 //! The runtime itself adds the harmless ones (null, zero, full, random, urandom, tty, ptmx).
 
 use std::fs::{self, Metadata};
@@ -11,10 +11,12 @@ use std::path::{Path, PathBuf};
 use hull_cri_api::v1;
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType};
 
+use serde::{Deserialize, Serialize};
+
 use super::{SpecError, process};
 
 /// A device that exists on the host.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResolvedDevice {
     /// The path in the container.
     pub path: PathBuf,
@@ -35,7 +37,7 @@ pub struct ResolvedDevice {
 }
 
 /// Character or block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DeviceKind {
     /// Bytes in a row.
     Char,
@@ -52,27 +54,20 @@ const MOST: usize = 4096;
 
 const FIELD: &str = "devices";
 
-/// Finds the devices: a node, or every node below a directory. A privileged container gets all of the
-/// host's /dev first; what it asks for by name comes over that. Blocks on files.
-pub fn resolve_devices(devices: &[v1::Device], privileged: bool) -> Result<Vec<ResolvedDevice>, SpecError> {
-    resolve_in(Path::new("/dev"), devices, privileged)
-}
-
-fn resolve_in(
-    dev: &Path,
-    devices: &[v1::Device],
+/// The devices of a container. A privileged one gets all of the host's /dev first; what it asks for by name, as
+/// [`find_devices`] found it, comes over that. Blocks on files in /dev.
+pub fn resolve_devices(
+    asked: Vec<Vec<ResolvedDevice>>,
     privileged: bool,
 ) -> Result<Vec<ResolvedDevice>, SpecError> {
     let mut found = Vec::new();
     if privileged {
-        let inside = Path::new("/dev");
-        walk(dev, inside, "rwm", &NOT_FOR_PRIVILEGED, 0, &mut found)?;
+        let dev = Path::new("/dev");
+        walk(dev, dev, "rwm", &NOT_FOR_PRIVILEGED, 0, &mut found)?;
     }
-    for device in devices {
-        for new in resolve_one(device)? {
-            found.retain(|old: &ResolvedDevice| old.path != new.path);
-            found.push(new);
-        }
+    for new in asked.into_iter().flatten() {
+        found.retain(|old: &ResolvedDevice| old.path != new.path);
+        found.push(new);
     }
     Ok(found)
 }
@@ -84,7 +79,8 @@ pub(super) fn look(host: &Path, inside: &Path, access: &str) -> Result<ResolvedD
         .ok_or_else(|| SpecError::invalid(FIELD, format!("{} is not a device", host.display())))
 }
 
-fn resolve_one(device: &v1::Device) -> Result<Vec<ResolvedDevice>, SpecError> {
+/// Finds a device on the host: a node, or every node below a directory. Blocks, on a dead file server for ever.
+pub fn find_devices(device: &v1::Device) -> Result<Vec<ResolvedDevice>, SpecError> {
     let access = match device.permissions.as_str() {
         "" => "rwm",
         given if given.chars().all(|c| "rwm".contains(c)) => given,
@@ -246,16 +242,20 @@ mod tests {
         }
     }
 
+    fn resolve(devices: &[v1::Device], privileged: bool) -> Result<Vec<ResolvedDevice>, SpecError> {
+        resolve_devices(devices.iter().map(find_devices).collect::<Result<_, _>>()?, privileged)
+    }
+
     #[test]
     fn a_node_is_found() {
-        let got = resolve_devices(&[cri("/dev/null", "/dev/nothing", "rw")], false).unwrap();
+        let got = resolve(&[cri("/dev/null", "/dev/nothing", "rw")], false).unwrap();
         assert_eq!(got.len(), 1);
         let null = &got[0];
         assert_eq!((null.kind, null.major, null.minor), (DeviceKind::Char, 1, 3));
         assert_eq!((null.path.as_path(), null.access.as_str()), (Path::new("/dev/nothing"), "rw"));
         // The last of two for one path stays.
         let both = [cri("/dev/null", "/dev/x", ""), cri("/dev/zero", "/dev/x", "r")];
-        let got = resolve_devices(&both, false).unwrap();
+        let got = resolve(&both, false).unwrap();
         assert_eq!((got.len(), got[0].minor, got[0].access.as_str()), (1, 5, "r"));
     }
 
@@ -271,15 +271,15 @@ mod tests {
             (cri("/etc/passwd", "", ""), "devices: /etc/passwd is not a device"),
         ];
         for (device, message) in cases {
-            assert_eq!(resolve_devices(&[device], false).unwrap_err().to_string(), message);
+            assert_eq!(resolve(&[device], false).unwrap_err().to_string(), message);
         }
         let empty = tempfile::tempdir().unwrap();
-        assert!(resolve_devices(&[cri(empty.path().to_str().unwrap(), "", "")], false).is_err());
+        assert!(resolve(&[cri(empty.path().to_str().unwrap(), "", "")], false).is_err());
     }
 
     #[test]
     fn a_privileged_container_gets_the_hosts() {
-        let got = resolve_devices(&[], true).unwrap();
+        let got = resolve(&[], true).unwrap();
         assert!(got.iter().any(|it| it.path == Path::new("/dev/null")));
         for private in ["/dev/pts", "/dev/shm", "/dev/console", "/dev/mqueue"] {
             assert!(got.iter().all(|it| !it.path.starts_with(private)), "{private}");
@@ -288,7 +288,7 @@ mod tests {
 
     #[test]
     fn rules_deny_first() {
-        let devices = resolve_devices(&[cri("/dev/null", "", "rw")], false).unwrap();
+        let devices = resolve(&[cri("/dev/null", "", "rw")], false).unwrap();
         let shown = |privileged| {
             rules(&devices, privileged).iter().map(|it| (it.allow(), it.major())).collect::<Vec<_>>()
         };

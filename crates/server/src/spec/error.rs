@@ -2,6 +2,7 @@
 //! Why a spec cannot be made.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Why a spec cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +70,31 @@ pub enum SpecError {
         /// The cause.
         #[source]
         source: std::io::Error,
+    },
+    /// The file system of a path is silent.
+    #[error(
+        "{} does not answer: the {kind} file system mounted at {} was silent for {after:?}; mend or unmount it",
+        path.display(), mount.display()
+    )]
+    NoAnswer {
+        /// What was looked at.
+        path: PathBuf,
+        /// Where its file system is mounted.
+        mount: PathBuf,
+        /// The type of the file system.
+        kind: String,
+        /// How long was waited.
+        after: Duration,
+    },
+    /// What the volume helper tells instead of an answer.
+    #[error("{words}")]
+    Helper {
+        /// Its words: those of the other errors.
+        words: String,
+        /// The kernel's number of the cause.
+        errno: Option<i32>,
+        /// The request can never work.
+        invalid: bool,
     },
 }
 

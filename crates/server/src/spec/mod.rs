@@ -5,8 +5,8 @@
 //!   I/O before, each bounded by its caller                pure
 //!   ------------------------------------------            -----------------------------
 //!   user::resolve_user       /etc/passwd in the root  \
-//!   mounts::resolve_mounts   host paths                >  SpecInput --> generate --> Spec
-//!   devices::resolve_devices device nodes             /
+//!   mounts::find_host_path   host paths, by `volume`   >  SpecInput --> generate --> Spec
+//!   devices::find_devices    device nodes, as well    /
 //!   cdi::resolve             CDI files, device nodes
 //!   facts::NodeFacts         once, at start
 //! ```
@@ -50,10 +50,10 @@ use hull_image_store::ImageConfig;
 use hull_netns::PodNamespaces;
 use oci_spec::runtime::{Capability, Linux, Root, Spec};
 
-pub use devices::{ResolvedDevice, resolve_devices};
+pub use devices::{ResolvedDevice, find_devices, resolve_devices};
 pub use error::SpecError;
 pub use facts::{Arch, HandlerFacts, NodeFacts};
-pub use mounts::{Propagation, ResolvedMount, make_volumes, resolve_mounts};
+pub use mounts::{Propagation, ResolvedMount, check_mounts, make_volumes, resolve_mounts};
 pub use pause::{PauseInput, pause_spec};
 pub use process::exec_process;
 pub use user::{GroupsPolicy, ResolvedUser, UserRequest, resolve_user};

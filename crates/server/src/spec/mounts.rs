@@ -24,14 +24,14 @@ mod resolve;
 mod tests;
 
 pub use image::make_volumes;
-pub use resolve::resolve_mounts;
+pub use resolve::{check_mounts, find_host_path, is_image, resolve_mounts};
 
 /// A mount whose source has been found on the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResolvedMount {
     /// The path in the container: absolute, without `.` and `..`.
     pub destination: PathBuf,
-    /// The path on the host: exists, absolute, without symlinks.
+    /// The path on the host: exists, absolute, without symlinks; of a mount that is only checked, as the kubelet names it.
     pub source: PathBuf,
     /// Whether it may not be written.
     pub readonly: bool,

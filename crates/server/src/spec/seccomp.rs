@@ -3,7 +3,7 @@
 //!
 //! The CRI's profile decides: none at all, or type Unconfined, is no filter; RuntimeDefault is the
 //! built-in one, fitted to the capabilities that the container ends up with; Localhost is a document on the node,
-//! read beforehand by [`LocalhostProfile::load`]. The privileged have no filter.
+//! read beforehand by [`read_profile`]. The privileged have no filter.
 
 use std::path::PathBuf;
 
@@ -22,7 +22,7 @@ use super::{Arch, NodeFacts, SpecError, SpecInput, security_context};
 
 mod localhost;
 
-pub use localhost::LocalhostProfile;
+pub use localhost::{LocalhostProfile, read_profile};
 
 const EPERM: u32 = 1;
 const ENOSYS: u32 = 38;

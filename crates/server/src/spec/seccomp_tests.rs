@@ -193,8 +193,8 @@ fn localhost_documents() {
     ] {
         assert!(parse(bad).is_err(), "{bad}");
     }
-    assert!(LocalhostProfile::load(Path::new("/dev/zero")).is_err());
-    assert!(LocalhostProfile::load(Path::new("/hull/none")).is_err());
+    assert!(read_profile(Path::new("/dev/zero")).is_err());
+    assert!(read_profile(Path::new("/hull/none")).is_err());
 }
 
 #[test]

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Finds the sources of mounts on the host. Touches the host's file systems: call it where blocking is
-//! allowed, with a deadline, because a path may lie on a file server that hangs.
+//! Checks the kubelet's mounts and finds their sources on the host.
+//!
+//! ```text
+//! check_mounts --> find_host_path of each, which may hang: by `volume` --> resolve_mounts
+//! ```
 
 use std::collections::HashMap;
 use std::fs::DirBuilder;
@@ -16,30 +19,40 @@ use super::propagation::MountTable;
 use super::{Propagation, ResolvedMount, destination, image};
 use crate::spec::{HandlerFacts, NodeFacts, SpecError, userns};
 
-/// Checks the kubelet's mounts, follows symlinks of their host paths, and creates a missing path as a
-/// directory (0755), which stays: others may have begun to use it; but not those of `never_made`. `images` are the
-/// mounted roots of images that are volumes, by the number of the mount; `users` are the ids of the pod's own user
-/// namespace.
+/// Checks the kubelet's mounts, all of them before anything is created; their sources are still as the kubelet names
+/// them. `users` are the ids of the pod's own user namespace. Pure.
 ///
-/// Errors: relative or empty paths, a source whose file system does not propagate as wanted
-/// ([`SpecError::NotShared`]), and [`SpecError::Unsupported`] for relabelling on a node with SELinux, and for mapped ids and
-/// recursive read-only where the handler cannot.
-pub fn resolve_mounts(
+/// Errors: relative or empty paths, and [`SpecError::Unsupported`] for relabelling on a node with SELinux, and for mapped
+/// ids and recursive read-only where the handler cannot.
+pub fn check_mounts(
     mounts: &[v1::Mount],
-    images: &HashMap<usize, PathBuf>,
     users: Option<&UserMappings>,
     facts: &NodeFacts,
     handler: &HandlerFacts,
-    never_made: &[PathBuf],
 ) -> Result<Vec<ResolvedMount>, SpecError> {
-    // Everything is checked before anything is created.
-    let checked = mounts.iter().map(|it| check(it, users, facts, handler)).collect::<Result<Vec<_>, _>>()?;
+    mounts.iter().map(|it| check(it, users, facts, handler)).collect()
+}
+
+/// The mounts with their sources: `host_paths` as [`find_host_path`] found them, in the order of those mounts that are not
+/// of images; `images` are the mounted roots of images that are volumes, by the number of the mount.
+///
+/// Errors: a source whose file system does not propagate as wanted ([`SpecError::NotShared`]).
+pub fn resolve_mounts(
+    mounts: &[v1::Mount],
+    checked: Vec<ResolvedMount>,
+    host_paths: Vec<PathBuf>,
+    images: &HashMap<usize, PathBuf>,
+) -> Result<Vec<ResolvedMount>, SpecError> {
     let mut table = None;
+    let mut host_paths = host_paths.into_iter();
     let mut resolved = Vec::with_capacity(checked.len());
     for (index, mut mount) in checked.into_iter().enumerate() {
         mount.source = match mounts.get(index).filter(|mount| is_image(mount)) {
             Some(asked) => image::resolve_source(images.get(&index).map(PathBuf::as_path), asked)?,
-            None => resolve_source(&mount.source, never_made)?,
+            // A caller's mistake.
+            None => {
+                host_paths.next().ok_or_else(|| SpecError::invalid("mounts", "a host path is not found"))?
+            }
         };
         if mount.propagation != Propagation::Private {
             let table = match &table {
@@ -131,7 +144,8 @@ fn mapped_ids(
     Ok(Some(ids))
 }
 
-fn is_image(mount: &v1::Mount) -> bool {
+/// Whether an image is what is mounted.
+pub fn is_image(mount: &v1::Mount) -> bool {
     mount.image.as_ref().is_some_and(|image| !image.image.is_empty())
 }
 
@@ -159,10 +173,12 @@ fn check_recursive_read_only(
     Ok(())
 }
 
-fn resolve_source(path: &Path, never_made: &[PathBuf]) -> Result<PathBuf, SpecError> {
+/// Follows the symlinks of a host path, and creates a missing one as a directory (0755), which stays: others may have
+/// begun to use it; unless it is not to be made. Blocks, on a dead file server for ever.
+pub fn find_host_path(path: &Path, make: bool) -> Result<PathBuf, SpecError> {
     let failed = |step| move |source| SpecError::Io { step, path: path.to_owned(), source };
     match std::fs::canonicalize(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound && never_made.iter().any(|it| it == path) => {
+        Err(error) if error.kind() == ErrorKind::NotFound && !make => {
             let problem = format!("{} does not exist, and this node does not make it", path.display());
             Err(SpecError::invalid("mounts.host_path", problem))
         }

@@ -12,8 +12,14 @@ fn cri(host: &str, container: &str) -> v1::Mount {
 }
 
 fn resolve(mount: v1::Mount) -> Result<Vec<ResolvedMount>, SpecError> {
-    let never_made = ["/no/such/file".into()];
-    resolve_mounts(&[mount], &HashMap::new(), None, &facts(), &HandlerFacts::default(), &never_made)
+    let mounts = [mount];
+    let checked = check_mounts(&mounts, None, &facts(), &HandlerFacts::default())?;
+    let make = mounts[0].host_path != "/no/such/file";
+    let sources = match is_image(&mounts[0]) {
+        true => Vec::new(),
+        false => vec![find_host_path(&checked[0].source, make)?],
+    };
+    resolve_mounts(&mounts, checked, sources, &HashMap::new())
 }
 
 fn resolved(destination: &str) -> ResolvedMount {
@@ -197,7 +203,11 @@ fn ids_are_mapped_where_the_handler_can() {
     let dir = tempfile::tempdir().unwrap();
     let images = HashMap::from([(0, dir.path().to_owned())]);
     let resolve = |mount: v1::Mount| {
-        let resolved = resolve_mounts(&[mount], &images, Some(&users), &facts(), &handler, &[]);
+        let mounts = [mount];
+        let resolved = check_mounts(&mounts, Some(&users), &facts(), &handler).and_then(|checked| {
+            let sources = if is_image(&mounts[0]) { Vec::new() } else { vec![checked[0].source.clone()] };
+            resolve_mounts(&mounts, checked, sources, &images)
+        });
         resolved.map(|mut list| list.remove(0).ids).map_err(|error| error.to_string())
     };
     let mapped = |uids: Vec<_>, gids: Vec<_>| v1::Mount {

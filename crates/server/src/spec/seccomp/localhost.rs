@@ -47,29 +47,34 @@ struct Conditions {
     min_kernel: Option<String>,
 }
 
+/// Reads a profile's text. Blocks, on a dead file server for ever.
+///
+/// # Errors
+/// [`SpecError::Io`]; [`SpecError::Invalid`] where it is no file of text, or too long.
+pub fn read_profile(path: &Path) -> Result<String, SpecError> {
+    let failed = |source| SpecError::Io { step: "read seccomp profile", path: path.to_owned(), source };
+    let invalid = |problem| SpecError::invalid(FIELD, format!("{} is {problem}", path.display()));
+    if !std::fs::metadata(path).map_err(failed)?.is_file() {
+        return Err(invalid("not a regular file"));
+    }
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes))
+        .map_err(failed)?;
+    if bytes.len() as u64 > LARGEST {
+        return Err(invalid("larger than 4 MiB"));
+    }
+    String::from_utf8(bytes).map_err(|_| invalid("not text"))
+}
+
 // === impl LocalhostProfile ===
 
 impl LocalhostProfile {
-    /// Reads the file. Blocks on it.
+    /// Understands the text of a file.
     ///
     /// # Errors
-    /// [`SpecError::Io`]; [`SpecError::Invalid`] with what is wrong in it.
-    pub fn load(path: &Path) -> Result<Self, SpecError> {
-        let failed = |source| SpecError::Io { step: "read seccomp profile", path: path.to_owned(), source };
-        if !std::fs::metadata(path).map_err(failed)?.is_file() {
-            return Err(SpecError::invalid(FIELD, format!("{} is not a regular file", path.display())));
-        }
-        let mut bytes = Vec::new();
-        std::fs::File::open(path)
-            .and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes))
-            .map_err(failed)?;
-        if bytes.len() as u64 > LARGEST {
-            return Err(SpecError::invalid(FIELD, format!("{} is larger than 4 MiB", path.display())));
-        }
-        Self::parse(path, &bytes)
-    }
-
-    pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Self, SpecError> {
+    /// [`SpecError::Invalid`] with what is wrong in it.
+    pub fn parse(path: &Path, bytes: &[u8]) -> Result<Self, SpecError> {
         let read = || -> Result<Self, String> {
             let mut base: Value = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
             let object = base.as_object_mut().ok_or("not a JSON object")?;
