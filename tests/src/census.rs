@@ -17,8 +17,8 @@ pub const MARK: &str = "HULL_TEST_DIR";
 /// Everything that must be gone when every pod is removed, one line each.
 pub fn leftovers(daemon: &Daemon) -> Vec<String> {
     let mut left = Vec::new();
-    // These two are made shared mounts once, and stay as long as the node is up.
-    let kept = [daemon.netns_dir(), daemon.run_root().join("ns")];
+    // The first two are made shared mounts once, and stay as long as the node is up; the last is a test's own.
+    let kept = [daemon.netns_dir(), daemon.run_root().join("ns"), daemon.run_root()];
     let mounted = mounts(daemon.dir()).into_iter().filter(|path| !kept.contains(path));
     left.extend(mounted.map(|path| format!("mount {}", path.display())));
     for kind in ["sandboxes", "containers", "attachments"] {

@@ -43,6 +43,7 @@ pub mod points;
 mod programs;
 mod reboot;
 pub mod runtimes;
+mod smallfs;
 pub mod standins;
 pub mod streams;
 
@@ -50,11 +51,12 @@ use std::io::Write;
 
 pub use cri::Cri;
 pub use daemon::{Daemon, Setup};
-pub use hostnet::HostNet;
 pub use fuse::{Answers, FuseFs};
+pub use hostnet::HostNet;
 pub use operator::Said;
 pub use pods::{Container, IMAGE, Pod};
 pub use programs::{program, tool};
+pub use smallfs::{Lack, SmallFs};
 
 /// Whether the suites that need root may run. They print why they do not.
 ///

@@ -14,7 +14,7 @@ use std::time::Duration;
 use hull_cri_api::v1::{AuthConfig, ImageSpec, PullImageRequest};
 use hull_image_store::Digest;
 use hull_image_store::testing::{Encoded, ImageBuilder, Layer, busybox_builder};
-use hull_tests::{Cri, Daemon, Pod, Setup, eventually, program, root_tests_enabled, tool};
+use hull_tests::{Cri, Daemon, Lack, Pod, Setup, SmallFs, eventually, program, root_tests_enabled, tool};
 use tonic::{Code, Status};
 
 /// `ann:s3cret`, as htpasswd writes it.
@@ -203,6 +203,36 @@ fn stored(daemon: &Daemon) -> Vec<String> {
     }
     found.sort();
     found
+}
+
+/// Nothing of it stays, and the same pull succeeds once there is space.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pull_onto_a_full_disk_says_so_and_leaves_nothing() {
+    if !root_tests_enabled() {
+        return;
+    }
+    let dir = tempfile::Builder::new().prefix("hull-small-").tempdir().unwrap();
+    let root = SmallFs::mount(&dir.path().join("root"), 64, 4000);
+    let mut daemon = Setup::real().root(root.path()).prepare();
+    daemon.start().await;
+    let registry = Registry::start(&daemon, 5000, false).await;
+    registry.push("tests/full", "1", &image("full"));
+    let cri = daemon.cri().await;
+    let name = format!("{}/tests/full:1", registry.address);
+    for lack in [Lack::Space, Lack::Inodes] {
+        root.fill(lack);
+        let error = cri.pull(&name).await.unwrap_err();
+        assert_eq!(error.code(), Code::ResourceExhausted, "{error}");
+        assert!(error.message().contains("No space left on device"), "{error}");
+        assert!(error.message().contains(root.path().to_str().unwrap()), "it does not say where: {error}");
+        let left: Vec<_> = std::fs::read_dir(root.path().join("images/tmp")).unwrap().flatten().collect();
+        assert!(left.is_empty(), "half an image stays: {left:?}");
+        assert!(cri.images().await.unwrap().is_empty());
+        root.free();
+    }
+    cri.pull(&name).await.unwrap();
+    cri.remove_image(&name).await.unwrap();
+    drop(daemon);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

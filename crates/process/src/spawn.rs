@@ -109,7 +109,11 @@ impl Command {
         }
         let above = wanted.iter().map(|(_, at)| at.saturating_add(1)).max().unwrap_or(0).max(LIFTED_MIN);
         let lift = |(fd, at): (OwnedFd, RawFd)| {
-            let lifted = rustix::io::fcntl_dupfd_cloexec(fd.as_fd(), above).map_err(io::Error::from);
+            // EINVAL: the number is beyond the limit.
+            let lifted = rustix::io::fcntl_dupfd_cloexec(fd.as_fd(), above).map_err(|errno| match errno {
+                rustix::io::Errno::INVAL => io::Error::from(rustix::io::Errno::MFILE),
+                errno => errno.into(),
+            });
             Ok((lifted.map_err(|error| annotate(&error, "no room to pass a descriptor on"))?, at))
         };
         wanted.into_iter().map(lift).collect()

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
-use futures_util::FutureExt;
 use hull_conmon_client::Monitor;
 use hull_image_store::ImageStore;
 use hull_netns::NetNsManager;
@@ -26,10 +25,11 @@ use crate::model::{ContainerRecord, ContainerStatus, SandboxMeta, SandboxRecord,
 use crate::node::Node;
 use crate::operation::{Jobs, Operation};
 use crate::probe::Probes;
-use crate::records::Records;
+use crate::records::{self, Records};
 use crate::recovery::Recovery;
 use crate::spec::rlimits::{self, Rlimit};
 use crate::store::{Container, Sandbox, Store};
+use crate::unwritten::{self, Lagging, Unwritten};
 use crate::volume::Volumes;
 
 /// Shared by every verb.
@@ -65,6 +65,8 @@ pub(crate) struct Daemon {
     pub(crate) streaming: OnceLock<hull_streaming::Server>,
     /// What could not be given back yet.
     pub(crate) ledger: Ledger,
+    /// Records that lag behind what is true.
+    pub(crate) unwritten: Unwritten,
     /// What runs besides operations.
     pub(crate) jobs: Jobs,
     /// What the start still finds out, finishes or undoes.
@@ -116,6 +118,7 @@ impl Daemon {
             volumes: Volumes::new(backends.volume_helper, config.timeouts.volume),
             streaming: OnceLock::new(),
             ledger: Ledger::default(),
+            unwritten: Unwritten::default(),
             jobs: Jobs::default(),
             recovery: Recovery::default(),
             checks: Semaphore::new(1),
@@ -131,15 +134,15 @@ impl Daemon {
         if self.node.gives_files() { meta.owner() } else { (0, 0) }
     }
 
-    /// The handler of a name; the empty one is the default.
-    pub(crate) fn handler(&self, operation: &'static str, name: &str) -> Result<(String, &Handler)> {
-        let name = if name.is_empty() { self.config.runtime.default.as_str() } else { name };
-        self.handlers.get(name).map(|handler| (name.to_owned(), handler)).ok_or_else(|| {
     /// How long what was sent SIGKILL may take to be gone before its undo is left to a later try.
     pub(crate) fn undo_deadline(&self) -> Duration {
         UNDO_DEADLINE.min(self.config.timeouts.stop_extra)
     }
 
+    /// The handler of a name; the empty one is the default.
+    pub(crate) fn handler(&self, operation: &'static str, name: &str) -> Result<(String, &Handler)> {
+        let name = if name.is_empty() { self.config.runtime.default.as_str() } else { name };
+        self.handlers.get(name).map(|handler| (name.to_owned(), handler)).ok_or_else(|| {
             Error::InvalidArgument {
                 operation,
                 field: "runtime_handler".into(),
@@ -195,10 +198,34 @@ impl Daemon {
         Ok(())
     }
 
+    /// Publishes what was done to a sandbox, even if it cannot be written down now: see [`crate::unwritten`].
+    pub(crate) async fn observe_sandbox(
+        self: &Arc<Self>,
+        sandbox: &Sandbox,
+        change: impl FnOnce(&mut SandboxStatus) + Send,
+    ) {
+        let _order = sandbox.writing.lock().await;
+        if self.store.sandbox_exact(sandbox.id()).is_none() {
+            return;
+        }
+        let before = sandbox.status();
+        let mut status = (*before).clone();
+        change(&mut status);
+        if status == *before {
+            return;
+        }
+        if let Err(error) = self.records.put_sandbox(self.sandbox_record(sandbox, &status)).await {
+            tracing::warn!(sandbox = sandbox.id(), error = %crate::error::chain(&error), "state changed but not recorded yet");
+            unwritten::lags(self, Lagging::Sandbox(sandbox.id().to_owned()));
+        }
+        sandbox.publish(status);
+        self.events.sandbox_changed(self, sandbox, &before, &sandbox.status());
+    }
+
     /// Publishes what was observed, even if it cannot be written down now (a full disk): the truth is
     /// the kernel's, and a later start finds it again.
     pub(crate) async fn observe_container(
-        &self,
+        self: &Arc<Self>,
         container: &Container,
         change: impl FnOnce(&mut ContainerStatus) + Send,
     ) {
@@ -213,7 +240,8 @@ impl Daemon {
             return;
         }
         if let Err(error) = self.records.put_container(self.container_record(container, &status)).await {
-            tracing::warn!(container = container.id(), error = %crate::error::chain(&error), "state observed but not recorded");
+            tracing::warn!(container = container.id(), error = %crate::error::chain(&error), "state observed but not recorded yet");
+            unwritten::lags(self, Lagging::Container(container.id().to_owned()));
         }
         container.publish(status);
         self.events.container_changed(self, container, &before, &container.status());
@@ -249,9 +277,7 @@ impl Daemon {
         let ctx = self.clone();
         self.tasks.spawn(async move {
             // A panic is a bug, but not one that may block its object for ever.
-            let result = std::panic::AssertUnwindSafe(body).catch_unwind().await.unwrap_or_else(|_| {
-                Err(Error::Lost { operation: operation.kind.rpc(), id: operation.id.clone() })
-            });
+            let result = records::caught(operation.kind.rpc(), &operation.id, Box::pin(body)).await;
             ctx.trim_later();
             let (stage, age) = operation.progress();
             let (operation_name, id) = (operation.kind.rpc(), operation.id.as_str());

@@ -22,7 +22,6 @@ use hull_image_store::LocalImageStore;
 use nix::fcntl::{Flock, FlockArg};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinHandle;
-use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::backends::{Backends, Mocks, NetworkEnd};
@@ -30,6 +29,7 @@ use crate::config::Config;
 use crate::context::{self, Context};
 use crate::error::{Error, Result};
 use crate::health::Health;
+use crate::incoming;
 use crate::layout::Layout;
 use crate::probe;
 use crate::recovery;
@@ -201,7 +201,7 @@ async fn serve(
         .add_service(runtime)
         .add_service(images)
         .add_service(AdminServer::new(Admin { ctx }))
-        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop.cancelled_owned())
+        .serve_with_incoming_shutdown(incoming::connections(listener), stop.cancelled_owned())
         .await
 }
 
@@ -231,12 +231,15 @@ async fn lock(dir: &Path) -> Result<Flock<File>> {
 
 fn try_lock(dir: &Path) -> Result<Flock<File>> {
     let path = dir.join(".lock");
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(|e| Error::io(format!("open {}", path.display()), e))?;
+    // Not for writing, where it is there: a file system with one that is cannot be made read-only.
+    let file = File::open(&path).or_else(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            File::options().create(true).truncate(false).write(true).open(&path)?;
+            File::open(&path)
+        }
+        _ => Err(error),
+    });
+    let file = file.map_err(|e| Error::io(format!("open {}", path.display()), e))?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
         nix::errno::Errno::EWOULDBLOCK => Error::InUse { dir: dir.to_owned() },
         _ => Error::io(format!("lock {}", path.display()), errno.into()),

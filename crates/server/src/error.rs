@@ -6,6 +6,8 @@ use std::time::Duration;
 use hull_image_store::PullError;
 use tonic::{Code, Status};
 
+use crate::exhausted;
+
 /// The result of a verb.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -124,6 +126,28 @@ pub enum Error {
         /// The cause.
         cause: Box<Error>,
     },
+    /// A step failed without saying why, and a file system of the daemon lacks something.
+    #[error("{}; {lack}: {}", chain(cause.as_ref()), dir.display())]
+    Lacks {
+        /// The directory on it.
+        dir: std::path::PathBuf,
+        /// What it lacks.
+        lack: &'static str,
+        /// The code of that.
+        code: Code,
+        /// The failure.
+        cause: Box<Error>,
+    },
+    /// A bug, or the lack of a thread: a task ended by a panic.
+    #[error("{operation} {id}: {words}")]
+    Panicked {
+        /// The RPC.
+        operation: &'static str,
+        /// The thing.
+        id: String,
+        /// The panic's message.
+        words: String,
+    },
     /// An OCI runtime.
     #[error(transparent)]
     Runtime(#[from] hull_oci_runtime::Error),
@@ -219,6 +243,14 @@ const LONGEST_MESSAGE: usize = 4096;
 impl Error {
     /// The gRPC code. What would only be an internal error is looked at again: the node may have run out of something.
     pub fn code(&self) -> Code {
+        match self.code_of_kind() {
+            Code::Internal => exhausted::code(self).unwrap_or(Code::Internal),
+            code => code,
+        }
+    }
+
+    /// The code by what the error is. Total on purpose: a new variant must be thought about here.
+    fn code_of_kind(&self) -> Code {
         match self {
             Self::InvalidArgument { .. } | Self::Ambiguous { .. } => Code::InvalidArgument,
             Self::NotFound { .. } => Code::NotFound,
@@ -229,6 +261,7 @@ impl Error {
             Self::Unavailable { .. } | Self::Recovering { .. } | Self::InUse { .. } => Code::Unavailable,
             Self::Unimplemented { .. } => Code::Unimplemented,
             Self::Step { cause, .. } => cause.code(),
+            Self::Lacks { code, .. } => *code,
             Self::Shared(shared) => shared.code(),
             Self::Runtime(error) => runtime_code(error),
             Self::Monitor(error) => monitor_code(error),
@@ -247,6 +280,7 @@ impl Error {
             | Self::Systemd(_)
             | Self::Io { .. }
             | Self::Cleanup { .. }
+            | Self::Panicked { .. }
             | Self::Lost { .. } => Code::Internal,
         }
     }
@@ -344,6 +378,9 @@ fn spec_code(error: &crate::spec::SpecError) -> Code {
     match error {
         E::Unsupported { .. } => Code::Unimplemented,
         E::NoAnswer { .. } => Code::DeadlineExceeded,
+        E::Helper { errno: Some(errno), .. } => {
+            exhausted::of(nix::errno::Errno::from_raw(*errno)).unwrap_or(Code::Internal)
+        }
         E::Io { .. } | E::Helper { invalid: false, .. } => Code::Internal,
         _ => Code::InvalidArgument,
     }
@@ -410,7 +447,19 @@ mod tests {
                 Code::InvalidArgument,
             ),
             (Error::Streaming(hull_streaming::Error::TooManyTokens { limit: 1 }), Code::ResourceExhausted),
-            (Error::io("write", std::io::Error::from_raw_os_error(28)), Code::Internal),
+            (Error::io("write", std::io::Error::from_raw_os_error(28)), Code::ResourceExhausted),
+            (Error::io("write", std::io::Error::from_raw_os_error(30)), Code::FailedPrecondition),
+            (Error::io("write", std::io::Error::from_raw_os_error(5)), Code::Internal),
+            (Error::io("start", std::io::Error::other("Too many open files")), Code::ResourceExhausted),
+            (
+                Error::Spec(crate::spec::SpecError::NoAnswer {
+                    path: "/v/x".into(),
+                    mount: "/v".into(),
+                    kind: "nfs4".into(),
+                    after: Duration::from_secs(30),
+                }),
+                Code::DeadlineExceeded,
+            ),
             (Error::Cleanup { operation: "o", id: id(), failures: vec![] }, Code::Internal),
             (Error::Lost { operation: "o", id: id() }, Code::Internal),
         ];

@@ -22,6 +22,7 @@ use crate::container;
 use crate::context::Context;
 use crate::error::{Error, Result, chain};
 use crate::model::{AttachmentRecord, ContainerMeta, SandboxMeta};
+use crate::records;
 use crate::sandbox;
 
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
@@ -184,7 +185,7 @@ async fn attempt(ctx: &Context, owed: &Owed) -> Result<()> {
     let _turn = ctx.ledger.turns.acquire().await;
     let _job =
         ctx.jobs.begin("release", &format!("{} {}", owed.kind(), owed.id()), "what could not be given back");
-    owed.give_back(ctx).await
+    records::caught("release", owed.id(), Box::pin(owed.give_back(ctx))).await
 }
 
 #[cfg(test)]

@@ -6,8 +6,12 @@
 //! lives on after a power cut but directories, which the next start finds by themselves: its record is left to the
 //! kernel to write back (ADR 0010).
 
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use hull_record::{Durability, Quarantined, RecordStore};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -193,6 +197,24 @@ async fn delete(store: &RecordStore, id: &str) -> Result<()> {
     blocking(move || store.delete(&id)).await
 }
 
+/// The message of a panic.
+fn panic_words(panic: &(dyn Any + Send)) -> String {
+    let words = panic.downcast_ref::<String>().map(String::as_str);
+    words.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it panicked").to_owned()
+}
+
+/// Runs work whose panic is an error like another, so that what it made is undone: where no thread is left, tokio
+/// says so by a panic. Boxed: whole operations are much to move about on a stack.
+pub(crate) async fn caught<T>(
+    operation: &'static str,
+    id: &str,
+    work: BoxFuture<'_, Result<T>>,
+) -> Result<T> {
+    AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|panic| {
+        Err(Error::Panicked { operation, id: id.to_owned(), words: panic_words(panic.as_ref()) })
+    })
+}
+
 /// Runs blocking file work off the async threads.
 pub(crate) async fn blocking<T, E>(
     work: impl FnOnce() -> std::result::Result<T, E> + Send + 'static,
@@ -202,7 +224,13 @@ where
     E: Send + 'static,
     Error: From<E>,
 {
-    match tokio::task::spawn_blocking(work).await {
+    // Where no thread is left, tokio says so by a panic.
+    let spawned = std::panic::catch_unwind(AssertUnwindSafe(|| tokio::task::spawn_blocking(work)));
+    let spawned = spawned.map_err(|panic| {
+        let words = panic_words(panic.as_ref());
+        Error::io("start a thread for files", std::io::Error::other(words))
+    })?;
+    match spawned.await {
         Ok(result) => result.map_err(Error::from),
         Err(join) => Err(Error::io("a file task did not end", std::io::Error::other(join))),
     }

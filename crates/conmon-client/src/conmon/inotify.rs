@@ -17,6 +17,7 @@ impl Watch {
     /// Watches for entries that are made, or renamed into the directory. Must be called inside a tokio
     /// runtime.
     pub(super) fn new(dir: &Path) -> io::Result<Self> {
+        hull_failpoint::failpoint!("monitor.reopen.watch")?;
         let inotify = init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
         add_watch(&inotify, dir, WatchFlags::CREATE | WatchFlags::MOVED_TO | WatchFlags::ONLYDIR)?;
         Ok(Self(crate::watch::watch(inotify, Interest::READABLE)?))

@@ -12,6 +12,7 @@ use hull_oci_runtime::ExecRequest;
 use crate::container::exec;
 use crate::context::Context;
 use crate::error::{Error, Result};
+use crate::exhausted;
 use crate::id;
 use crate::sandbox::request::invalid;
 use crate::spec::exec_process;
@@ -53,7 +54,9 @@ pub(crate) async fn exec_sync(ctx: &Context, request: v1::ExecSyncRequest) -> Re
     let outcome = tokio::select! {
         biased;
         () = container.execs.cancelled() => return Err(exec::stopping(RPC, &container)),
-        outcome = handler.runtime.exec(&request) => outcome?,
+        outcome = handler.runtime.exec(&request) => {
+            outcome.map_err(|error| exhausted::explain(ctx, error.into()))?
+        }
     };
     if outcome.truncated {
         tracing::warn!(

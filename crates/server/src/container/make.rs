@@ -22,17 +22,18 @@ use crate::cgroup;
 use crate::container::{teardown, watch};
 use crate::context::{Context, Handler};
 use crate::error::{Error, Result};
+use crate::exhausted;
 use crate::layout::make_dir;
 use crate::ledger::{self, Owed};
 use crate::model::{ContainerMeta, ContainerPhase, ContainerStatus, SandboxMeta, User};
 use crate::operation::Operation;
-use crate::records::blocking;
+use crate::records::{self, blocking};
 use crate::sandbox::pause;
 use crate::spec::seccomp::LocalhostProfile;
 use crate::spec::{self, HandlerFacts, PodFiles, ResolvedDevice, ResolvedMount, SpecInput};
 use crate::store::{Container, Sandbox};
-
 use crate::volume::{Found, Lookup};
+
 const RPC: &str = "CreateContainer";
 
 pub(crate) async fn make_or_undo(
@@ -41,8 +42,12 @@ pub(crate) async fn make_or_undo(
     container: Arc<Container>,
     operation: Arc<Operation>,
 ) -> Result<()> {
-    let result = make(&ctx, &sandbox, &container, &operation).await;
+    let rpc = operation.kind.rpc();
+    let result =
+        records::caught(rpc, container.id(), Box::pin(make(&ctx, &sandbox, &container, &operation))).await;
     if let Err(error) = result {
+        // Before the undo, which gives back some of it.
+        let error = exhausted::explain(&ctx, error);
         undo_or_owe(&ctx, &container, &operation).await;
         return Err(error);
     }
@@ -51,7 +56,8 @@ pub(crate) async fn make_or_undo(
 
 /// Takes away what was half made, now or later.
 pub(crate) async fn undo_or_owe(ctx: &Context, container: &Arc<Container>, operation: &Operation) {
-    if let Err(error) = operation.mark("undo", undo(ctx, container)).await {
+    let undo = records::caught(operation.kind.rpc(), container.id(), Box::pin(undo(ctx, container)));
+    if let Err(error) = operation.mark("undo", undo).await {
         tracing::warn!(container = container.id(), error = %crate::error::chain(&error), "undo is not complete; will be retried");
         ledger::owe(ctx, Owed::Container(Box::new(container.meta.clone())), &error);
     }
@@ -68,7 +74,11 @@ async fn undo(ctx: &Context, container: &Arc<Container>) -> Result<()> {
         .await;
     let undone = teardown::everything(ctx, container).await;
     ctx.store.drop_container(container);
-    unmade.and(undone)
+    if let (Err(error), Ok(())) = (&unmade, &undone) {
+        // Nothing is left that the record would have to tell of.
+        tracing::debug!(container = container.id(), error = %crate::error::chain(error), "its undo was not recorded");
+    }
+    undone
 }
 
 async fn make(
@@ -204,12 +214,12 @@ async fn spec_of(
 ) -> Result<Made> {
     let join_pid = join_pid(ctx, sandbox, meta)?;
     let handler = can(ctx, meta).await;
-    let (ctx, sandbox, meta) = (ctx.clone(), sandbox.clone(), meta.clone());
-    blocking(move || {
-        let facts = ctx.node.facts();
     let users = sandbox.meta.users();
     let checked = spec::check_mounts(&meta.config.mounts, users.as_ref(), ctx.node.facts(), &handler)?;
     let looked = look(ctx, meta, &checked).await?;
+    let (ctx, sandbox, meta) = (ctx.clone(), sandbox.clone(), meta.clone());
+    blocking(move || {
+        let facts = ctx.node.facts();
         let config = &meta.config;
         let want = spec::UserRequest::new(config, &image.config)?;
         let user = spec::resolve_user(&roots.own, want)?;
@@ -260,17 +270,6 @@ async fn spec_of(
     .await
 }
 
-/// What the handler can do. Only a container that asks for what not every runtime can waits for the answer.
-async fn can(ctx: &Context, meta: &ContainerMeta) -> HandlerFacts {
-    let asks = |mount: &v1::Mount| mount.recursive_read_only || !mount.uid_mappings.is_empty();
-    if meta.config.mounts.iter().any(asks) {
-        return ctx.probes.answered(&meta.handler).await;
-    }
-    ctx.probes.facts(&meta.handler)
-}
-
-/// The process whose pid namespace the container joins.
-fn join_pid(ctx: &Context, sandbox: &Sandbox, meta: &ContainerMeta) -> Result<Option<i32>> {
 /// What the request's paths lead to. The directory of its log is there.
 struct Looked {
     host_paths: Vec<PathBuf>,
@@ -305,6 +304,17 @@ async fn look(ctx: &Context, meta: &ContainerMeta, checked: &[ResolvedMount]) ->
     Ok(looked)
 }
 
+/// What the handler can do. Only a container that asks for what not every runtime can waits for the answer.
+async fn can(ctx: &Context, meta: &ContainerMeta) -> HandlerFacts {
+    let asks = |mount: &v1::Mount| mount.recursive_read_only || !mount.uid_mappings.is_empty();
+    if meta.config.mounts.iter().any(asks) {
+        return ctx.probes.answered(&meta.handler).await;
+    }
+    ctx.probes.facts(&meta.handler)
+}
+
+/// The process whose pid namespace the container joins.
+fn join_pid(ctx: &Context, sandbox: &Sandbox, meta: &ContainerMeta) -> Result<Option<i32>> {
     use spec::namespaces::{PidNamespace, pid_namespace};
     match pid_namespace(&meta.config, &sandbox.meta.config)? {
         PidNamespace::Container | PidNamespace::Host => Ok(None),

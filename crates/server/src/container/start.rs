@@ -12,6 +12,7 @@ use hull_oci_runtime::{Exit, ExitSource, KillRequest, KillTarget};
 use crate::claim;
 use crate::context::{Context, Handler};
 use crate::error::{Error, Result, chain};
+use crate::exhausted;
 use crate::model::{ContainerPhase, StartFailure};
 use crate::operation::{Admission, OpKind, Operation};
 use crate::store::Container;
@@ -95,6 +96,7 @@ async fn run(ctx: &Context, container: &Arc<Container>, operation: &Operation) -
         // Another operation ends it; what it became is for that one to say.
         Err(error @ Error::Cancelled { .. }) => Err(error),
         Err(error) => {
+            let error = exhausted::explain(ctx, error);
             operation.mark("container.start.failed", fail(ctx, container, handler, at, &error)).await;
             Err(error)
         }

@@ -11,7 +11,7 @@ use crate::error::{Error, Result, chain};
 use crate::ledger::{self, Owed};
 use crate::model::AttachmentRecord;
 
-/// Detaches a pod, or puts it into the ledger. Fails only when the ledger cannot be written.
+/// Detaches a pod, or puts it into the ledger. Fails only when its record cannot be read.
 pub(crate) async fn detach(ctx: &Context, sandbox_id: &str) -> Result<()> {
     let Some(record) = ctx.records.attachment(sandbox_id).await? else { return Ok(()) };
     if record.releasing && ctx.ledger.has("network", sandbox_id) {
@@ -19,13 +19,12 @@ pub(crate) async fn detach(ctx: &Context, sandbox_id: &str) -> Result<()> {
     }
     let Err(error) = attempt(ctx, &record).await else { return Ok(()) };
     tracing::warn!(sandbox = sandbox_id, error = %chain(&error), "network not released; will be retried");
-    let record = AttachmentRecord { releasing: true, ..record };
-    let written = ctx.records.put_attachment(record.clone()).await;
-    ledger::owe(ctx, Owed::Network(Box::new(record)), &error);
-    written
+    later(ctx, record, &error).await;
+    Ok(())
 }
 
-/// Puts an attachment into the ledger whose release just failed so.
+/// Puts an attachment into the ledger whose release just failed so. A mark that cannot be written is not missed: an
+/// attachment is released at the removal of its pod again, and at a start when its pod is gone.
 pub(crate) async fn later(ctx: &Context, record: AttachmentRecord, error: &Error) {
     let record = AttachmentRecord { releasing: true, ..record };
     if let Err(error) = ctx.records.put_attachment(record.clone()).await {

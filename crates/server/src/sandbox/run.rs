@@ -24,17 +24,18 @@ use crate::cgroup;
 use crate::claim::{self, Claimable, Decide};
 use crate::context::Context;
 use crate::error::{Error, Result};
+use crate::exhausted;
 use crate::id;
 use crate::layout::make_dir;
 use crate::ledger::{self, Owed};
 use crate::model::{AttachmentRecord, SandboxMeta, SandboxPhase, SandboxStatus, Unknown};
 use crate::operation::{Admission, Operation};
-use crate::records::blocking;
+use crate::records::{self, blocking};
 use crate::sandbox::{pause, release, remove, request, teardown};
 use crate::spec::userns;
 use crate::store::{Found, Sandbox};
-
 use crate::volume::Lookup;
+
 const RPC: &str = "RunPodSandbox";
 
 /// Runs a pod sandbox, or finds the one that this very request already made; returns its id.
@@ -210,8 +211,11 @@ fn spawn(ctx: &Context, sandbox: Arc<Sandbox>, operation: Arc<Operation>) {
 }
 
 async fn make_or_undo(ctx: Context, sandbox: Arc<Sandbox>, operation: Arc<Operation>) -> Result<()> {
-    let result = make(&ctx, &sandbox, &operation).await;
+    let rpc = operation.kind.rpc();
+    let result = records::caught(rpc, sandbox.id(), Box::pin(make(&ctx, &sandbox, &operation))).await;
     if let Err(error) = result {
+        // Before the undo, which gives back some of it.
+        let error = exhausted::explain(&ctx, error);
         undo_or_owe(&ctx, &sandbox, &operation).await;
         return Err(error);
     }
@@ -220,7 +224,8 @@ async fn make_or_undo(ctx: Context, sandbox: Arc<Sandbox>, operation: Arc<Operat
 
 /// Takes away what was half made, now or later.
 pub(crate) async fn undo_or_owe(ctx: &Context, sandbox: &Arc<Sandbox>, operation: &Operation) {
-    if let Err(error) = operation.mark("undo", undo(ctx, sandbox)).await {
+    let undo = records::caught(operation.kind.rpc(), sandbox.id(), Box::pin(undo(ctx, sandbox)));
+    if let Err(error) = operation.mark("undo", undo).await {
         tracing::warn!(sandbox = sandbox.id(), error = %crate::error::chain(&error), "undo is not complete; will be retried");
         ledger::owe(ctx, Owed::Sandbox(Box::new(sandbox.meta.clone())), &error);
     }
@@ -237,7 +242,11 @@ async fn undo(ctx: &Context, sandbox: &Arc<Sandbox>) -> Result<()> {
         .await;
     let undone = teardown::everything(ctx, sandbox).await;
     ctx.store.drop_sandbox(sandbox);
-    unmade.and(undone)
+    if let (Err(error), Ok(())) = (&unmade, &undone) {
+        // Nothing is left that the record would have to tell of.
+        tracing::debug!(sandbox = sandbox.id(), error = %crate::error::chain(error), "its undo was not recorded");
+    }
+    undone
 }
 
 async fn make(ctx: &Context, sandbox: &Arc<Sandbox>, operation: &Operation) -> Result<()> {
@@ -248,6 +257,8 @@ async fn make(ctx: &Context, sandbox: &Arc<Sandbox>, operation: &Operation) -> R
     status.namespaces =
         operation.step("sandbox.run.namespaces", ctx.netns.create(&namespaces(&sandbox.meta))).await?;
     operation.step("sandbox.run.files", files(ctx, &sandbox.meta)).await?;
+    let logs = ctx.volumes.look(vec![Lookup::Directory(log_directory(ctx, &sandbox.meta))]);
+    operation.stage("sandbox.run.logs", ctx.volumes.longest(), logs).await?;
     if let Some(netns) = &status.namespaces.network {
         former_released(ctx, operation).await?;
         let plan = plan_network(ctx, &sandbox.meta, netns.as_path());
@@ -258,8 +269,6 @@ async fn make(ctx: &Context, sandbox: &Arc<Sandbox>, operation: &Operation) -> R
         let deadline = timeouts.network + timeouts.release + Duration::from_secs(10);
         status.ips = operation.stage("sandbox.run.network", deadline, attach(ctx, record)).await?;
     }
-    let logs = ctx.volumes.look(vec![Lookup::Directory(log_directory(ctx, &sandbox.meta))]);
-    operation.stage("sandbox.run.logs", ctx.volumes.longest(), logs).await?;
     if pause::is_needed(&sandbox.meta) {
         operation
             .step("sandbox.run.pause-files", pause::prepare(ctx, &sandbox.meta, &status.namespaces))

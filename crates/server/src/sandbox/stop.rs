@@ -81,24 +81,20 @@ pub(crate) async fn run(
     if sandbox.status().phase == SandboxPhase::NotReady {
         return Ok(());
     }
-    let stopping = ctx.change_sandbox(sandbox, |status| status.phase = SandboxPhase::Stopping);
-    if let Err(error) = operation.mark("sandbox.stop.record", stopping).await {
-        // A full disk does not keep a pod from stopping; a daemon that dies now finds it ready and is asked again.
-        tracing::warn!(sandbox = sandbox.id(), error = %crate::error::chain(&error), "cannot record that it stops");
-        let mut status = (*sandbox.status()).clone();
-        status.phase = SandboxPhase::Stopping;
-        sandbox.publish(status);
-    }
+    // A full disk does not keep a pod from stopping; a daemon that dies now finds it ready and is asked again.
+    let stopping = ctx.observe_sandbox(sandbox, |status| status.phase = SandboxPhase::Stopping);
+    operation.mark("sandbox.stop.record", stopping).await;
     operation.finally("sandbox.stop.containers", stop_containers(ctx, sandbox.id(), grace)).await?;
     // With its network namespace go the connections into it; whoever holds their other ends is told.
     streaming::end_sessions(ctx, sandbox.id());
     operation.finally("sandbox.stop.resources", teardown::resources(ctx, &sandbox.meta)).await?;
-    let stopped = ctx.change_sandbox(sandbox, |status| {
+    let stopped = ctx.observe_sandbox(sandbox, |status| {
         status.phase = SandboxPhase::NotReady;
         status.pause = None;
         status.namespaces = hull_netns::PodNamespaces::default();
     });
-    operation.finally("sandbox.stop.done", stopped).await
+    operation.mark("sandbox.stop.done", stopped).await;
+    Ok(())
 }
 
 /// All of them side by side; creations are cancelled and undone, every failure is reported.
