@@ -2,7 +2,7 @@
 //! A new daemon on what an earlier one left, on real parts: foreign programs hang at its start, containers ended while
 //! none ran, a hundred pods live. Needs root.
 //!
-//! `HULL_RESTART_PODS` is how many pods live; 20 without it.
+//! `HULL_RESTART_PODS` is how many pods live; 12 without it.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 use std::time::{Duration, Instant};
@@ -140,7 +140,7 @@ async fn many_pods_are_served_soon_after_a_death() {
     if !root_tests_enabled() {
         return;
     }
-    let count = std::env::var("HULL_RESTART_PODS").map_or(20, |count| count.parse().expect("a number"));
+    let count = std::env::var("HULL_RESTART_PODS").map_or(12, |count| count.parse().expect("a number"));
     let mut daemon = Setup::real().start().await;
     let cri = daemon.cri().await;
     let mut made = Vec::new();

@@ -3,10 +3,11 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use super::{MOMENT, Part};
+use super::Part;
 use crate::claim;
 use crate::context::Context;
 use crate::error::chain;
@@ -14,6 +15,10 @@ use crate::model::SandboxPhase;
 use crate::operation::{Admission, OpKind};
 use crate::sandbox::{pause, release, run, stop};
 use crate::store::Sandbox;
+
+/// How long a look at pinned namespaces may take: files of a volatile file system, so this is for a machine that is
+/// worn out. A pod that is gone is told as ready rather than a pod that lives ended.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// Those that were ready and have lost their namespaces or their pause are told as not ready from here on.
 pub(super) async fn look(ctx: &Context, sandboxes: &[(Arc<Sandbox>, bool)]) {
@@ -41,7 +46,7 @@ async fn is_intact(ctx: &Context, sandbox: &Sandbox) -> bool {
     if !run::expects_namespaces(&sandbox.meta) {
         return true;
     }
-    match tokio::time::timeout(MOMENT, ctx.netns.open(sandbox.id())).await {
+    match tokio::time::timeout(LOOK, ctx.netns.open(sandbox.id())).await {
         Ok(Ok(found)) => run::are_complete(&sandbox.meta, &found),
         Ok(Err(hull_netns::Error::NotFound { .. } | hull_netns::Error::NotANamespace { .. })) => false,
         // Not being able to look is no reason to end a pod.
@@ -50,7 +55,7 @@ async fn is_intact(ctx: &Context, sandbox: &Sandbox) -> bool {
             true
         }
         Err(_) => {
-            tracing::warn!(sandbox = sandbox.id(), after = ?MOMENT, "looking at its namespaces takes too long");
+            tracing::warn!(sandbox = sandbox.id(), after = ?LOOK, "looking at its namespaces takes too long");
             true
         }
     }
