@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::pidfd::{ProcessId, readable};
+use crate::strays::Strays;
 use crate::table::{self, Slot};
 use crate::{Error, Result, reaper, sys};
 
@@ -29,6 +30,7 @@ pub struct Child {
     slot: Arc<Slot>,
     told: Option<ExitStatus>,
     kill_on_drop: bool,
+    strays: Strays,
 }
 
 /// How a process ended.
@@ -44,8 +46,13 @@ pub enum ExitStatus {
 const TRACED_RETRY: Duration = Duration::from_millis(50);
 
 impl Child {
-    pub(crate) fn new(pid: i32, pidfd: Option<OwnedFd>, slot: Arc<Slot>) -> Self {
-        Self { pid, pidfd, slot, told: None, kill_on_drop: true }
+    pub(crate) fn new(pid: i32, pidfd: Option<OwnedFd>, slot: Arc<Slot>, strays: Strays) -> Self {
+        Self { pid, pidfd, slot, told: None, kill_on_drop: true, strays }
+    }
+
+    /// What it started and a group kill does not find: for who ends it because it failed.
+    pub fn strays(&self) -> Strays {
+        self.strays.clone()
     }
 
     /// The process's id; its process group has the same number.

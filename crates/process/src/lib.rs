@@ -4,7 +4,8 @@
 //! Nothing else in Hull starts a process. [`Command`] uses `posix_spawn` (vfork semantics: its cost
 //! does not grow with the daemon), gives the child its own process group, an empty signal mask,
 //! default signal actions (SIGPIPE too), the soft `RLIMIT_NOFILE` the daemon was started with, and no
-//! descriptor but those it was told to pass, whatever the daemon itself inherited.
+//! descriptor but those it was told to pass, whatever the daemon itself inherited. A variable of its own in
+//! its environment tells its offspring, wherever that went ([`Strays`]).
 
 mod child;
 mod command;
@@ -14,6 +15,7 @@ mod output;
 mod pidfd;
 pub mod reaper;
 mod spawn;
+mod strays;
 #[expect(
     unsafe_code,
     reason = "posix_spawn, pidfd_send_signal, PIDFD_GET_INFO and AsyncFd have no safe wrapper"
@@ -27,3 +29,4 @@ pub use error::{Error, Result};
 pub use nofile::raise_nofile_limit;
 pub use output::{Limits, Output};
 pub use pidfd::{Pidfd, ProcessId};
+pub use strays::Strays;

@@ -4,9 +4,9 @@
 //! ```text
 //!             pipes, stdin, pidfd side by side        pipes, for `drain` at most
 //!  started ------------------------------> ended ------------------------------> Output
-//!     | deadline
-//!     v
-//!  SIGKILL to the group -> Error::TimedOut
+//!     | deadline                              |
+//!     v                                       '-> failed: SIGKILL to all that it left behind
+//!  SIGKILL to the group and all that left it -> Error::TimedOut
 //! ```
 
 use std::io;
@@ -19,6 +19,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::strays::Strays;
 use crate::{Child, Command, Error, ExitStatus, Result, Stdio};
 
 /// The bounds of [`Command::output`].
@@ -45,6 +46,9 @@ pub struct Output {
     pub truncated: bool,
 }
 
+/// What a program leaves behind is ended unless it succeeds.
+struct Unspared(Option<Strays>);
+
 /// How long a program that was killed at its deadline may take to be gone before the caller is told.
 const KILLED_GRACE: Duration = Duration::from_secs(2);
 
@@ -63,13 +67,14 @@ impl Command {
     ///
     /// A stream that was set explicitly is left as it was set, and what goes there is not in the
     /// [`Output`]. With `stdin` `None` its input is what was set, or `/dev/null`. Input that the program
-    /// does not read is dropped. What it leaves running in the background when it ends by itself lives on.
+    /// does not read is dropped. What it leaves running in the background when it succeeds lives on; when it
+    /// fails, everything that it started is killed, whatever process group or session it is in by then.
     ///
-    /// Dropping the future kills the process group.
+    /// Dropping the future kills all of it too.
     ///
     /// # Errors
-    /// [`Error::Spawn`] as [`Command::spawn`]; [`Error::TimedOut`] after `limits.deadline`, when the
-    /// process group has been killed; [`Error::Io`] where a pipe fails.
+    /// [`Error::Spawn`] as [`Command::spawn`]; [`Error::TimedOut`] after `limits.deadline`, when
+    /// all of it has been killed; [`Error::Io`] where a pipe fails.
     pub async fn output(mut self, stdin: Option<Vec<u8>>, limits: Limits) -> Result<Output> {
         let program = self.program.clone();
         let deadline = deadline_of(limits.deadline);
@@ -78,7 +83,10 @@ impl Command {
             None => None,
         };
         let (out, err) = (self.pipe_out(1, &program)?, self.pipe_out(2, &program)?);
+        // Dropped after the child: what the group kill leaves is what it looks for.
+        let mut strays = Unspared(None);
         let mut child = self.spawn()?;
+        strays.0 = Some(child.strays());
         let (mut stdout, mut stderr) = (Capture::default(), Capture::default());
         let status = {
             let mut reads = std::pin::pin!(async {
@@ -90,6 +98,7 @@ impl Command {
             let run = run(&mut child, input, reads.as_mut());
             let Ok(ended) = timeout_at(deadline, run).await else {
                 kill(&mut child).await?;
+                strays.end().await;
                 return Err(Error::TimedOut { program, after: limits.deadline });
             };
             let (status, read_all) = ended?;
@@ -101,6 +110,11 @@ impl Command {
             }
             status
         };
+        match status.success() {
+            // It ended well: what it left, it left on purpose.
+            true => drop(strays.0.take()),
+            false => strays.end().await,
+        }
         let truncated = stdout.truncated || stderr.truncated;
         Ok(Output { status, stdout: stdout.bytes, stderr: stderr.bytes, truncated })
     }
@@ -176,6 +190,25 @@ fn new_pipe(program: &Path) -> Result<(OwnedFd, OwnedFd)> {
 
 fn spawn_error(program: &Path, source: io::Error) -> Error {
     Error::Spawn { program: program.to_path_buf(), source }
+}
+
+// === impl Unspared ===
+
+impl Unspared {
+    async fn end(&mut self) {
+        if let Some(strays) = &self.0 {
+            strays.end().await;
+        }
+        self.0 = None;
+    }
+}
+
+impl Drop for Unspared {
+    fn drop(&mut self) {
+        if let Some(strays) = &self.0 {
+            strays.end_in_background();
+        }
+    }
 }
 
 // === impl Capture ===

@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+use crate::strays::Strays;
 use crate::sys::{self, Image};
 use crate::{Child, Command, Error, Result, Stdio, nofile, table};
 
@@ -31,8 +32,10 @@ impl Command {
         self.start().map_err(|source| Error::Spawn { program, source })
     }
 
-    fn start(self) -> io::Result<Child> {
+    fn start(mut self) -> io::Result<Child> {
         let dir = self.dir.clone();
+        let strays = Strays::new();
+        self.env.push(strays.variable());
         let image = self.image()?;
         hull_failpoint::failpoint!("process.spawn.exec")?;
         let since = table::sequence();
@@ -40,10 +43,10 @@ impl Command {
         drop(image);
         let (slot, pidfd) = table::register(pid, since, nofile::restore);
         match pidfd {
-            Ok(pidfd) => Ok(Child::new(pid, pidfd, slot)),
+            Ok(pidfd) => Ok(Child::new(pid, pidfd, slot, strays)),
             Err(error) => {
                 // Without a pidfd nobody could wait for it: dropping kills it, and its pid is still its own.
-                drop(Child::new(pid, None, slot));
+                drop(Child::new(pid, None, slot, strays));
                 Err(annotate(&error, "started, but no pidfd could be opened and it was killed"))
             }
         }

@@ -90,6 +90,48 @@ async fn arguments_environment_and_directory_arrive() {
 }
 
 #[tokio::test]
+async fn what_a_failed_program_left_behind_is_ended() {
+    let dir = tempfile::tempdir().unwrap();
+    // A daemon as daemons are made: a session of its own, its parent gone, no stream shared; and its own child.
+    let daemon = |name: &str| {
+        let pid = dir.path().join(name);
+        let inner = format!("sleep 1000 & echo $$ > {}; wait", pid.display());
+        (
+            pid.clone(),
+            format!(
+                "setsid sh -c '{inner}' </dev/null >/dev/null 2>&1 & while ! test -s {}; do sleep 0.01; done",
+                pid.display()
+            ),
+        )
+    };
+    let gone = |pid: i32| !exists(pid) || !ProcessId::of(pid).is_some_and(ProcessId::is_alive);
+
+    let (file, script) = daemon("failed");
+    let output = sh(&format!("{script}; exit 3")).output(None, LIMITS).await.unwrap();
+    assert_eq!(output.status, ExitStatus::Exited(3));
+    assert!(gone(read_pid(&file).await), "it is gone when the answer comes");
+
+    let (file, script) = daemon("late");
+    let limits = Limits { deadline: Duration::from_secs(2), ..LIMITS };
+    let late = sh(&format!("{script}; sleep 1000")).output(None, limits).await;
+    assert!(matches!(late, Err(Error::TimedOut { .. })), "{late:?}");
+    assert!(gone(read_pid(&file).await));
+
+    let (file, script) = daemon("dropped");
+    let run = tokio::spawn(sh(&format!("{script}; sleep 1000")).output(None, LIMITS));
+    let pid = read_pid(&file).await;
+    run.abort();
+    until("a dropped call's daemon is ended", || gone(pid)).await;
+
+    let (file, script) = daemon("succeeded");
+    let output = sh(&format!("{script}; exit 0")).output(None, LIMITS).await.unwrap();
+    assert!(output.status.success());
+    let pid = read_pid(&file).await;
+    assert!(!gone(pid), "what was left on purpose stays");
+    nix::sys::signal::killpg(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
+}
+
+#[tokio::test]
 async fn a_child_starts_with_default_signals_and_an_empty_mask() {
     // This process ignores SIGPIPE (Rust) and for the test blocks SIGUSR1; neither must be inherited.
     let blocked = std::thread::spawn(|| {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use hull_cgroups::{Cgroups, ExecScope, Mode};
 use hull_failpoint::failpoint;
-use hull_process::{Child, ExitStatus, Pidfd, ProcessId, reaper};
+use hull_process::{Child, ExitStatus, Pidfd, ProcessId, Strays, reaper};
 
 use super::{CliRuntime, Execs, Flavor, Place, VERB, io_error, leftovers, write};
 use crate::{Error, Result};
@@ -36,6 +36,8 @@ struct Belongings {
     pid_file: PathBuf,
     /// The runtime's own process, until its end is known. As long as it lives it may make another.
     runtime: Option<Child>,
+    /// What the runtime left behind outside its process group: nobody's if the exec failed.
+    strays: Option<Strays>,
     /// The process, once the pid file has been read and until its end was told.
     pid: Option<i32>,
 }
@@ -65,6 +67,7 @@ impl Tree {
             pid_file: dir.join("pid"),
             dir,
             runtime: None,
+            strays: None,
             pid: None,
         };
         Self {
@@ -111,6 +114,7 @@ impl Tree {
     /// The runtime was started.
     pub(super) fn started(&mut self, runtime: Child) {
         if let Some(own) = &mut self.belongings {
+            own.strays = Some(runtime.strays());
             own.runtime = Some(runtime);
         }
     }
@@ -239,6 +243,9 @@ impl Belongings {
     async fn destroy(mut self, within: Duration, execs: Execs) {
         if let Some(runtime) = self.runtime.take() {
             end_runtime(runtime, &self.container, within).await;
+        }
+        if let Some(strays) = self.strays.take() {
+            strays.end().await;
         }
         let pid = self.pid.or_else(|| self.read_pid().ok());
         if let Some(pid) = pid {
