@@ -31,12 +31,10 @@ pub(crate) async fn start(ctx: &Context, id: &str) -> Result<()> {
         match container.slot.admit(OpKind::StartContainer, container.id(), "") {
             Admission::Run(operation) => {
                 if let Err(error) = precondition(ctx, &container) {
-                    let told = match error {
-                        Some(error) => Err(error),
-                        None => Ok(()),
-                    };
-                    container.slot.finish(&operation, Ok(()));
-                    return told;
+                    // Who has joined meanwhile is told the same.
+                    let told = error.map_or(Ok(()), |error| Err(Arc::new(error)));
+                    container.slot.finish(&operation, told.clone());
+                    return told.map_err(Error::Shared);
                 }
                 let waiter = operation.waiter();
                 spawn(ctx, container.clone(), operation);
