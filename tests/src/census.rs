@@ -21,6 +21,16 @@ pub fn leftovers(daemon: &Daemon) -> Vec<String> {
     let kept = [daemon.netns_dir(), daemon.run_root().join("ns"), daemon.run_root()];
     let mounted = mounts(daemon.dir()).into_iter().filter(|path| !kept.contains(path));
     left.extend(mounted.map(|path| format!("mount {}", path.display())));
+    left.extend(files_left(daemon));
+    left.extend(processes(daemon).iter().map(|(pid, what)| format!("process {pid}: {what}")));
+    left.extend(cgroups(daemon).iter().map(|path| format!("cgroup {}", path.display())));
+    left.extend(network(daemon));
+    left
+}
+
+/// The part of [`leftovers`] that is in the daemon's directory: on mocks, all there can be.
+pub fn files_left(daemon: &Daemon) -> Vec<String> {
+    let mut left = Vec::new();
     for kind in ["sandboxes", "containers", "attachments"] {
         left.extend(shown("record", &files(&daemon.records(kind))));
     }
@@ -34,10 +44,26 @@ pub fn leftovers(daemon: &Daemon) -> Vec<String> {
         left.extend(shown("runtime state", &files(&handler)));
     }
     left.extend(leases(daemon).iter().map(|path| format!("address lease {}", path.display())));
-    left.extend(processes(daemon).iter().map(|(pid, what)| format!("process {pid}: {what}")));
-    left.extend(cgroups(daemon).iter().map(|path| format!("cgroup {}", path.display())));
-    left.extend(network(daemon));
+    left.extend(mock_remains(daemon));
     left
+}
+
+/// Namespaces and attachments that the mocks still hold: their state files survive the daemon as a kernel would.
+fn mock_remains(daemon: &Daemon) -> Vec<String> {
+    let mut remains = Vec::new();
+    for path in files(&daemon.run_root().join("mock")) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        // The runtime's world remembers for ever how often each container ran.
+        if !name.contains("net") {
+            continue;
+        }
+        let text = fs::read_to_string(&path).unwrap_or_default();
+        let is_id = |word: &&str| word.len() == 64 && word.bytes().all(|b| b.is_ascii_hexdigit());
+        if let Some(id) = text.split(|c: char| !c.is_ascii_alphanumeric()).find(is_id) {
+            remains.push(format!("{name} still has {id}"));
+        }
+    }
+    remains
 }
 
 /// Kills, unmounts and removes what a daemon's pods have left. Best effort: called when a test ends, however.

@@ -315,25 +315,43 @@ impl Daemon {
     /// # Panics
     /// When it ends instead, or does not come so far in time; with its log.
     pub async fn start(&mut self) {
-        self.start_serving().await;
-        let mut admin = self.cri().await.admin;
+        if !self.start_or_die().await {
+            panic!("the daemon ended at its start\n{}", self.log());
+        }
+    }
+
+    /// As [`Self::start`], for one that may end instead: whether it came so far.
+    ///
+    /// # Panics
+    /// When it does neither in time; with its log.
+    pub async fn start_or_die(&mut self) -> bool {
+        if self.spawn_and_wait().await.is_none() {
+            return false;
+        }
         let end = Instant::now() + START;
         loop {
-            let status = admin.status(hull_admin_api::v1::StatusRequest {}).await;
-            let recovering = match status {
-                Ok(status) => status.into_inner().counts.unwrap_or_default().recovering,
-                Err(error) => panic!("the daemon says nothing of its recovery: {error}\n{}", self.log()),
-            };
-            if recovering == 0 {
-                return;
+            if self.ended(Duration::ZERO).await.is_some() {
+                return false;
+            }
+            let recovering = self.recovering().await;
+            if recovering == Ok(0) {
+                return true;
             }
             assert!(
                 Instant::now() < end,
-                "{recovering} things are still recovered after {START:?}\n{}",
+                "after {START:?} there is still to be recovered: {recovering:?}\n{}",
                 self.log()
             );
             sleep(Duration::from_millis(10)).await;
         }
+    }
+
+    /// How many things it has not recovered yet.
+    async fn recovering(&self) -> Result<u32, String> {
+        let mut admin = Cri::connect(&self.socket()).await.map_err(|error| error.to_string())?.admin;
+        let status = admin.status(hull_admin_api::v1::StatusRequest {}).await;
+        let status = status.map_err(|status| status.to_string())?.into_inner();
+        Ok(status.counts.unwrap_or_default().recovering)
     }
 
     /// Starts the process and waits until it serves, whatever it still recovers; how long that took.
@@ -341,16 +359,24 @@ impl Daemon {
     /// # Panics
     /// When it ends instead, or does not serve in time; with its log.
     pub async fn start_serving(&mut self) -> Duration {
+        match self.spawn_and_wait().await {
+            Some(took) => took,
+            None => panic!("the daemon ended at its start\n{}", self.log()),
+        }
+    }
+
+    /// How long it took to serve; `None`: it has ended instead.
+    async fn spawn_and_wait(&mut self) -> Option<Duration> {
         self.spawn();
         let began = Instant::now();
         loop {
-            if let Some(status) = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten()) {
-                panic!("the daemon ended at its start: {status}\n{}", self.log());
+            if self.ended(Duration::ZERO).await.is_some() {
+                return None;
             }
             let problem = match Cri::connect(&self.socket()).await {
                 Err(error) => error.to_string(),
                 Ok(cri) => match cri.pods().await {
-                    Ok(_) => return began.elapsed(),
+                    Ok(_) => return Some(began.elapsed()),
                     Err(status) => status.to_string(),
                 },
             };

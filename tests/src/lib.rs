@@ -26,6 +26,7 @@
     reason = "a test fails by a panic and speaks through the terminal"
 )]
 
+pub mod bystander;
 pub mod census;
 pub mod cgroups;
 pub mod chaos;
@@ -45,6 +46,7 @@ mod reboot;
 pub mod runtimes;
 mod smallfs;
 pub mod standins;
+pub mod storm;
 pub mod streams;
 
 use std::io::Write;

@@ -9,24 +9,31 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::{cni, runtimes, tool};
+use crate::{bystander, cni, runtimes, tool};
 
 /// What a program does in place of its work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Misbehaviour {
-    /// Never answers, and ignores SIGTERM.
+    /// Never answers, ignores SIGTERM, and has left its process group by a daemon.
     Hang,
     /// Dies of a signal.
     Crash,
     /// Says that all went well, in words that mean nothing, and has done nothing.
     Garbage,
-    /// Fails, and leaves a daemon behind that holds its output open.
+    /// Fails, and leaves two daemons behind: one holds its output open, one has nothing in common with it.
     Daemon,
+    /// Never ends, and never stops talking.
+    Flood,
 }
 
 /// All of them.
-pub const ALL: [Misbehaviour; 4] =
-    [Misbehaviour::Hang, Misbehaviour::Crash, Misbehaviour::Garbage, Misbehaviour::Daemon];
+pub const ALL: [Misbehaviour; 5] = [
+    Misbehaviour::Hang,
+    Misbehaviour::Crash,
+    Misbehaviour::Garbage,
+    Misbehaviour::Daemon,
+    Misbehaviour::Flood,
+];
 
 /// How long a daemon that was left behind lives: its arguments tell it from everything else.
 const DAEMON: &str = "86399";
@@ -38,13 +45,19 @@ impl Misbehaviour {
             Self::Crash => "crash",
             Self::Garbage => "garbage",
             Self::Daemon => "daemon",
+            Self::Flood => "flood",
         }
     }
 }
 
 /// Whether a process is such a daemon.
 pub fn is_daemon(arguments: &str) -> bool {
-    arguments == format!("sleep {DAEMON}")
+    arguments.contains(&format!("sleep {DAEMON}"))
+}
+
+/// Ends one that should have been ended by the daemon under test.
+pub fn end_daemon(pid: u32) {
+    crate::daemon::send_signal(pid, "KILL");
 }
 
 /// From now on a program misbehaves at a verb; `None`: it works again.
@@ -74,14 +87,17 @@ pub fn runtime(dir: &Path, handler: &str) -> PathBuf {
     script(dir, &format!("bad-{handler}"), &find, "runtime", &format!("exec {} \"$@\"", real.display()))
 }
 
-/// A conmon that can misbehave (verb `run`).
+/// A conmon that can misbehave (verb `run`), except to the bystander's container: all handlers share it.
 ///
 /// # Panics
 /// When the wrapper cannot be written.
 pub fn conmon(dir: &Path) -> PathBuf {
-    let find = "verb=run\ncase \" $* \" in *' --version '*) verb=version ;; esac\n";
+    let find = format!(
+        "verb=run\ncase \" $* \" in *' --version '*) verb=version ;; *{}*) verb=beside ;; esac\n",
+        bystander::CONTAINER
+    );
     // By its own name: the daemon knows monitors by it.
-    script(dir, "conmon", find, "conmon", &format!("exec {} \"$@\"", tool("conmon").display()))
+    script(dir, "conmon", &find, "conmon", &format!("exec {} \"$@\"", tool("conmon").display()))
 }
 
 /// A plugin `misbehaves` at the end of the network's chain, with the verbs ADD and DEL.
@@ -105,12 +121,14 @@ fn script(dir: &Path, name: &str, find: &str, program: &str, real: &str) -> Path
     }
     let text = format!(
         "#!/bin/sh\n{find}case \"$(cat '{modes}/{program}.'\"$verb\" 2>/dev/null)\" in\n\
-         hang) trap '' TERM; while :; do sleep 1000; done ;;\n\
+         hang) {far} & trap '' TERM; while :; do sleep 1000; done ;;\n\
          crash) kill -SEGV $$ ;;\n\
          garbage) echo '}}no such {{document'; exit 0 ;;\n\
-         daemon) setsid sleep {DAEMON} & echo 'I leave somebody behind' >&2; exit 1 ;;\n\
+         daemon) {far} & setsid sleep {DAEMON} & echo 'I leave somebody behind' >&2; exit 1 ;;\n\
+         flood) trap '' TERM; yes 'so much to say'; while :; do sleep 1000; done ;;\n\
          esac\n{real}\n",
         modes = modes.display(),
+        far = format!("setsid sh -c 'trap \"\" TERM; sleep {DAEMON}; :' </dev/null >/dev/null 2>&1"),
     );
     let path = bin.join(name);
     fs::write(&path, text).expect("write a wrapper");

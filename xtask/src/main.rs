@@ -79,7 +79,8 @@ usage: cargo xtask COMMAND
   soak [OPTIONS]    execs with children that hold their pipes, sessions that are cut; needs root
                     --handler NAME   runc or crun only; --seed N: other random cuts
                     --execs N        (20000 on crun, 2000 on runc); --sessions N (1000)
-  chaos [OPTIONS]   SIGKILL at every failpoint of every lifecycle call, on runc and crun; needs root
+  chaos [OPTIONS]   SIGKILL at every failpoint of every lifecycle call, on runc and crun, or with
+                    --storms N and --real N random storms of calls and deaths; needs root
                     --sample N       only so many deaths per handler; --seed N: which
                     --handler NAME   runc or crun only
   dist              release build with manual pages and completions, in target/dist

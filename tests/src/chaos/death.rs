@@ -53,16 +53,12 @@ pub(super) async fn die_at(ground: Ground, case: &Case) -> Result<&'static str, 
 
 /// Starts the doomed daemon and makes the call until it is dead.
 async fn die_in_call(daemon: &mut Daemon, life: &mut Life, call: Call) -> Result<&'static str, String> {
-    daemon.spawn();
-    let cri = loop {
-        if daemon.ended(Duration::from_millis(10)).await.is_some() {
-            return Ok("died at its start");
-        }
-        if let Ok(cri) = Cri::connect(&daemon.socket()).await
-            && cri.pods().await.is_ok()
-        {
-            break cri;
-        }
+    if !daemon.start_or_die().await {
+        return Ok("died at its start");
+    }
+    let Ok(cri) = Cri::connect(&daemon.socket()).await else {
+        daemon.ended(DEATH).await.ok_or("nobody listens and the daemon lives")?;
+        return Ok("died at its start");
     };
     match timeout(DEATH, life.call(&cri, call)).await {
         Ok(Ok(())) => {
@@ -99,29 +95,10 @@ async fn nothing_left_over(daemon: &Daemon, when: &str) -> Result<(), String> {
 async fn settled_leftovers(daemon: &Daemon) -> Vec<String> {
     let end = Instant::now() + SETTLE;
     loop {
-        let mut left = daemon.leftovers();
-        left.extend(mock_remains(daemon));
+        let left = daemon.leftovers();
         if left.is_empty() || Instant::now() >= end {
             return left;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-}
-
-/// Namespaces and attachments that the mocks still hold: their state files survive the daemon as a kernel would.
-fn mock_remains(daemon: &Daemon) -> Vec<String> {
-    let mut remains = Vec::new();
-    for entry in std::fs::read_dir(daemon.run_root().join("mock")).into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        // The runtime's world remembers for ever how often each container ran.
-        if !name.contains("net") {
-            continue;
-        }
-        let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
-        let is_id = |word: &&str| word.len() == 64 && word.bytes().all(|b| b.is_ascii_hexdigit());
-        if let Some(id) = text.split(|c: char| !c.is_ascii_alphanumeric()).find(is_id) {
-            remains.push(format!("{name} still has {id}"));
-        }
-    }
-    remains
 }

@@ -2,21 +2,23 @@
 //! One life of a pod with one container, as the kubelet leads it.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use hull_cri_api::v1::{
-    ContainerState, LinuxContainerResources, Mount, PodSandboxState, UpdateContainerResourcesRequest,
+    ContainerState, ImageSpec, LinuxContainerResources, Mount, NamespaceMode, PodSandboxState, PortMapping,
+    Protocol, ReopenContainerLogRequest, UpdateContainerResourcesRequest,
 };
 
 use super::Ground;
-use crate::{Container, Cri, Daemon, Pod};
+use crate::{Container, Cri, Daemon, IMAGE, Pod};
 
 /// The calls of a life, in their order.
-pub const CALLS: [Call; 9] = [
+pub const CALLS: [Call; 10] = [
     Call::RunPod,
     Call::Create,
     Call::Start,
     Call::Exec,
+    Call::Reopen,
     Call::Update,
     Call::Stop,
     Call::RemoveContainer,
@@ -37,6 +39,8 @@ pub enum Call {
     Start,
     /// ExecSync.
     Exec,
+    /// ReopenContainerLog, after the log was renamed away.
+    Reopen,
     /// UpdateContainerResources.
     Update,
     /// StopContainer.
@@ -68,17 +72,24 @@ impl Life {
     /// # Panics
     /// When the volume of the workload cannot be made.
     pub fn new(daemon: &Daemon, ground: Ground) -> Self {
-        let pod = Pod::new(daemon, "web");
+        let mut pod = Pod::new(daemon, "web");
+        let is_rich = matches!(ground, Ground::Rich(_));
+        if is_rich {
+            enrich_pod(&mut pod);
+        }
         let volume = daemon.dir().join("volume");
         fs::create_dir_all(&volume).expect("make the workload's volume");
-        let workload =
-            "echo began >> /volume/runs; trap 'exit 0' TERM; while :; do sleep 1000 & wait $!; done";
-        let mut container = pod.container("main", &["sh", "-c", workload]);
+        let trap = if is_rich { "trap '' TERM" } else { "trap 'exit 0' TERM" };
+        let workload = format!("echo began >> /volume/runs; {trap}; while :; do sleep 1000 & wait $!; done");
+        let mut container = pod.container("main", &["sh", "-c", &workload]);
         container.config.mounts.push(Mount {
             container_path: "/volume".to_owned(),
             host_path: volume.to_str().expect("a private path is UTF-8").to_owned(),
             ..Mount::default()
         });
+        if is_rich {
+            enrich_container(&mut container, &daemon.dir().join("made/later"));
+        }
         let world = daemon.run_root().join("mock/world.json");
         Self { ground, pod, container, pod_id: None, container_id: None, runs: volume.join("runs"), world }
     }
@@ -96,7 +107,9 @@ impl Life {
                 let starts = world["starts"].as_object().expect("it counts starts");
                 starts.values().filter_map(serde_json::Value::as_u64).sum()
             }
-            Ground::Real(_) => fs::read_to_string(&self.runs).unwrap_or_default().lines().count() as u64,
+            Ground::Real(_) | Ground::Rich(_) => {
+                fs::read_to_string(&self.runs).unwrap_or_default().lines().count() as u64
+            }
         }
     }
 
@@ -133,6 +146,16 @@ impl Life {
                     return Err(format!("exec: {answer:?}"));
                 }
             }
+            Call::Reopen => {
+                let log = cri.container(&container_id).await.map_err(said("status before reopen"))?.log_path;
+                let _ = fs::rename(&log, format!("{log}.1"));
+                let request = ReopenContainerLogRequest { container_id };
+                let reopened = cri.runtime.clone().reopen_container_log(request).await;
+                reopened.map(drop).map_err(said("reopen"))?;
+                if !Path::new(&log).is_file() {
+                    return Err(format!("after the reopen there is no {log}"));
+                }
+            }
             Call::Update => {
                 let request = UpdateContainerResourcesRequest {
                     container_id,
@@ -142,7 +165,10 @@ impl Life {
                 let updated = cri.runtime.clone().update_container_resources(request).await;
                 updated.map(drop).map_err(said("update"))?;
             }
-            Call::Stop => cri.stop(&container_id, 5).await.map_err(said("stop"))?,
+            Call::Stop => {
+                let grace = if matches!(self.ground, Ground::Rich(_)) { 1 } else { 5 };
+                cri.stop(&container_id, grace).await.map_err(said("stop"))?;
+            }
             Call::RemoveContainer => cri.remove(&container_id).await.map_err(said("remove container"))?,
             Call::StopPod => cri.stop_pod(&pod_id).await.map_err(said("stop pod"))?,
             Call::RemovePod => cri.remove_pod(&pod_id).await.map_err(said("remove pod"))?,
@@ -159,7 +185,7 @@ impl Life {
         let containers = cri.containers().await.map_err(|status| format!("list containers: {status}"))?;
         let (pod_count, container_count) = match call {
             Call::RunPod | Call::RemoveContainer | Call::StopPod => (1, 0),
-            Call::Create | Call::Start | Call::Exec | Call::Update | Call::Stop => (1, 1),
+            Call::Create | Call::Start | Call::Exec | Call::Reopen | Call::Update | Call::Stop => (1, 1),
             Call::RemovePod => (0, 0),
         };
         if (pods.len(), containers.len()) != (pod_count, container_count) {
@@ -172,7 +198,9 @@ impl Life {
         let state = containers.first().map(|container| container.state);
         let expected = match call {
             Call::Create => Some(ContainerState::ContainerCreated as i32),
-            Call::Start | Call::Exec | Call::Update => Some(ContainerState::ContainerRunning as i32),
+            Call::Start | Call::Exec | Call::Reopen | Call::Update => {
+                Some(ContainerState::ContainerRunning as i32)
+            }
             Call::Stop => Some(ContainerState::ContainerExited as i32),
             _ => None,
         };
@@ -195,4 +223,31 @@ impl Life {
         }
         Ok(())
     }
+}
+
+fn enrich_pod(pod: &mut Pod) {
+    let linux = pod.config.linux.as_mut().expect("a pod's linux part");
+    let context = linux.security_context.as_mut().expect("a security context");
+    context.namespace_options.as_mut().expect("namespace options").pid = NamespaceMode::Pod as i32;
+    linux.sysctls.insert("net.ipv4.ip_unprivileged_port_start".to_owned(), "81".to_owned());
+    let port = |protocol: Protocol| PortMapping {
+        protocol: protocol as i32,
+        container_port: 80,
+        host_port: 8080,
+        ..PortMapping::default()
+    };
+    pod.config.port_mappings = vec![port(Protocol::Tcp), port(Protocol::Udp)];
+}
+
+/// `made` is a host path that is not there.
+fn enrich_container(container: &mut Container, made: &Path) {
+    let image = ImageSpec { image: IMAGE.to_owned(), ..ImageSpec::default() };
+    container.config.mounts.extend([
+        Mount { container_path: "/image".to_owned(), image: Some(image), readonly: true, ..Mount::default() },
+        Mount {
+            container_path: "/made".to_owned(),
+            host_path: made.to_str().expect("a private path is UTF-8").to_owned(),
+            ..Mount::default()
+        },
+    ]);
 }
