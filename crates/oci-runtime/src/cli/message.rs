@@ -15,6 +15,9 @@ use crate::Error;
 /// The longest message kept: an error is read by people.
 const MAX_MESSAGE: usize = 4096;
 
+/// What comes before addresses that say nothing to anybody: youki prints them where `RUST_BACKTRACE` is set.
+const BACKTRACE: &str = "Stack backtrace:";
+
 /// The line of a runtime's standard error (or log file) that tells the cause.
 ///
 /// The last line of level `error`, in JSON (`{"level":"error","msg":...}`) or in text
@@ -22,7 +25,8 @@ const MAX_MESSAGE: usize = 4096;
 /// advice; else the last line that is not empty.
 pub fn last_error(output: &[u8]) -> String {
     let text = String::from_utf8_lossy(output);
-    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let lines = text.lines().map(str::trim).take_while(|line| *line != BACKTRACE);
+    let lines: Vec<&str> = lines.filter(|line| !line.is_empty()).collect();
     let errors = lines.iter().rev().filter_map(|line| error_of(line));
     let is_first = |line: &&&str| line.starts_with("panic:") || line.starts_with("error: ");
     let panic = lines.iter().find(is_first).map(|line| (*line).to_owned());
@@ -173,7 +177,7 @@ fn in_one_line(message: String) -> String {
     if !message.contains('\n') {
         return message;
     }
-    let lines = message.lines().map(str::trim).take_while(|line| *line != "Stack backtrace:");
+    let lines = message.lines().map(str::trim).take_while(|line| *line != BACKTRACE);
     let lines = lines.filter(|line| !line.is_empty() && *line != "Caused by:");
     let unnumbered = |line| match str::split_once(line, ": ") {
         Some((number, rest)) if number.parse::<u8>().is_ok() => rest,
@@ -226,6 +230,7 @@ mod tests {
                 "error: unexpected argument '--x'\n\nUsage: y\n\nTry '--help'.",
                 "error: unexpected argument '--x'",
             ),
+            ("Error: `a` exists\n\nStack backtrace:\n   0: <unknown>\n   1: main\n", "Error: `a` exists"),
             ("{not json", "{not json"),
         ] {
             assert_eq!(last_error(output.as_bytes()), cause, "{output}");
