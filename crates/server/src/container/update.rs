@@ -142,8 +142,8 @@ async fn apply(
     let recorded = ctx.change_container(container, |status| {
         status.updated = Some(Updated { resources: update.after.clone() });
     });
-    // Not a step: what is written down counts, also for its caller, whoever comes to end the container.
-    operation.finally("container.update.record", recorded).await
+    // What is written down counts, also for its caller, whoever comes to end the container.
+    operation.last_step("container.update.record", recorded).await
 }
 
 async fn tell(handler: &Handler, container: &Container, resources: LinuxResources) -> Result<()> {

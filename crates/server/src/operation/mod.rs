@@ -132,17 +132,31 @@ impl Operation {
     where
         Error: From<E>,
     {
+        let value = self.last_step(stage, work).await?;
+        if self.is_cancelled() { Err(self.cancelled(stage)) } else { Ok(value) }
+    }
+
+    /// As [`Operation::step`], for the one that decides: a cancellation that comes while it is done does not count.
+    pub(crate) async fn last_step<T, E>(
+        &self,
+        stage: &'static str,
+        work: impl Future<Output = std::result::Result<T, E>>,
+    ) -> Result<T>
+    where
+        Error: From<E>,
+    {
         self.enter(stage, None);
+        if self.is_cancelled() {
+            return Err(self.cancelled(stage));
+        }
         let operation = self.kind.rpc();
         let wrap = |source| Error::Step { operation, id: self.id.clone(), stage, cause: Box::new(source) };
-        if !self.is_cancelled() {
-            failpoint_async!(stage).map_err(|e| wrap(Error::io("injected", e)))?;
-            let value = work.await.map_err(|error| wrap(Error::from(error)))?;
-            if !self.is_cancelled() {
-                return Ok(value);
-            }
-        }
-        Err(Error::Cancelled { operation, id: self.id.clone(), stage })
+        failpoint_async!(stage).map_err(|e| wrap(Error::io("injected", e)))?;
+        work.await.map_err(|error| wrap(Error::from(error)))
+    }
+
+    fn cancelled(&self, stage: &'static str) -> Error {
+        Error::Cancelled { operation: self.kind.rpc(), id: self.id.clone(), stage }
     }
 
     /// As [`Operation::step`], but a cancellation does not count: for what ends things. Of its failpoint
