@@ -60,7 +60,7 @@ const ONE: &[Driver] = &[Driver::Systemd];
 const SUITES: [Choice; 11] = [
     Choice { label: "tests/root_systemd", drivers: ONE, short: Some(&["pods_live", "limits_are", "a_path_is", "the_unit"]) },
     Choice { label: "cgroups/root_cgroups", drivers: ONE, short: Some(&[]) },
-    Choice { label: "oci-runtime/root_contract", drivers: ONE, short: Some(&[]) },
+    Choice { label: "oci-runtime/root_contract", drivers: ONE, short: None },
     Choice { label: "conmon-client/root_contract", drivers: ONE, short: None },
     Choice { label: "conmon-client/root_conmon", drivers: ONE, short: None },
     Choice { label: "tests/root_pods", drivers: BOTH, short: Some(&["a_pod_lives_and_goes"]) },
