@@ -19,8 +19,9 @@ pub(crate) const SLACK: Duration = Duration::from_secs(3);
 /// monitor of that process, which lives until it is killed and has no children.
 const PRELUDE: &str = r#"#!/bin/sh
 if [ "$1" = daemon ]; then
-  sleep 0.3; echo "{\"pid\": $2}" >&3
-  mkfifo "$3/never"; exec 3>&- >/dev/null 2>&1; read never <"$3/never"
+  # The pipe first: once it has answered it may be killed, and a child of it would outlive that.
+  sleep 0.3; mkfifo "$3/never"; echo "{\"pid\": $2}" >&3
+  exec 3>&- >/dev/null 2>&1; read never <"$3/never"
 fi
 for option in "$@"; do
   case "$option" in
