@@ -46,6 +46,27 @@ pub fn create_failure(runtime: &str, id: &str, status: ExitStatus, output: &[u8]
     classify(Failure { runtime, operation: "create", id, root: Path::new("/"), status, message })
 }
 
+/// A failed `checkpoint` with the words of criu, which runtimes leave in its log: it runs on some kernels only.
+pub(super) fn checkpoint_failure(error: Error, criu_log: &[u8]) -> Error {
+    let Error::Failed { runtime, operation, status, stderr } = error else { return error };
+    let text = String::from_utf8_lossy(criu_log);
+    // `(00.004115) Error (criu/vdso.c:381): vdso: Unexpected rt vDSO area bounds`: the cause first.
+    let errors = text.lines().filter_map(|line| line.split_once("Error (")?.1.split_once("): "));
+    let words: Vec<&str> = errors.map(|(_, words)| words.trim()).collect();
+    if words.is_empty() {
+        return Error::Failed { runtime, operation, status, stderr };
+    }
+    let mut detail = format!("{stderr}: {}", words.join("; "));
+    detail.truncate(detail.floor_char_boundary(MAX_MESSAGE));
+    let is_start = |words: &&str| {
+        words.starts_with("Could not initialize kernel") || words.contains("initializing kerndat")
+    };
+    match words.iter().any(is_start) {
+        true => Error::Unsupported { runtime, operation, detail },
+        false => Error::Failed { runtime, operation, status, stderr: detail },
+    }
+}
+
 /// Turns the words of a failed sub-command into an error to match.
 pub(super) fn classify(failed: Failure<'_>) -> Error {
     let id = failed.id.to_owned();
@@ -304,5 +325,24 @@ mod tests {
         fn survives_any_bytes(output in prop::collection::vec(any::<u8>(), 0..9000)) {
             prop_assert!(last_error(&output).len() <= MAX_MESSAGE);
         }
+    }
+
+    #[test]
+    fn a_checkpoint_fails_with_the_words_of_criu() {
+        let failed = || Error::Failed {
+            runtime: "runc".into(),
+            operation: "checkpoint",
+            status: "exit code 1".into(),
+            stderr: "criu failed: type DUMP errno 0".into(),
+        };
+        let log = b"(00.004115) Error (criu/vdso.c:381): vdso: Unexpected rt vDSO area bounds\n\
+            (00.004140) Warn  (criu/x.c:1): y\n\
+            (00.004152) Error (criu/cr-dump.c:1736): Dumping FAILED.\n";
+        let said = checkpoint_failure(failed(), log).to_string();
+        let words = "criu failed: type DUMP errno 0: vdso: Unexpected rt vDSO area bounds; Dumping FAILED.";
+        assert!(said.ends_with(words), "{said}");
+        let log = b"(00.1) Error (criu/kerndat.c:1615): kerndat_x failed when initializing kerndat.\n";
+        assert!(matches!(checkpoint_failure(failed(), log), Error::Unsupported { .. }));
+        assert!(matches!(checkpoint_failure(failed(), b""), Error::Failed { .. }));
     }
 }

@@ -380,7 +380,10 @@ impl<F: Flavor> OciRuntime for CliRuntime<F> {
         if request.leave_running {
             call = call.arg("--leave-running");
         }
-        self.runner.run(call.with_id()).await.map(drop)
+        let Err(error) = self.runner.run(call.with_id()).await else { return Ok(()) };
+        let log = request.work_path.join("dump.log");
+        let log = tokio::task::spawn_blocking(move || std::fs::read(log).unwrap_or_default()).await;
+        Err(message::checkpoint_failure(error, &log.unwrap_or_default()))
     }
 
     /// Options: `--detach --image-path DIR --work-path BUNDLE`. A monitor that adds these itself
