@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "tests")]
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -72,8 +73,10 @@ async fn assert_alive(cri: &Cri, lives: &[Life]) {
         assert_eq!(pid(cri, &life.container).await, life.pid);
         let own = cgroups::of_process(life.pid);
         assert!(own.ends_with(format!("hull-{}.scope", life.container)), "{}", own.display());
-        let answer = cri.exec(&life.container, &["echo", "still here"], 60).await.unwrap();
-        assert_eq!((answer.exit_code, answer.stdout.as_slice()), (0, b"still here\n".as_slice()));
+        // The service's own protection from the killer of processes is not handed on.
+        let words = ["sh", "-c", "echo still here; cat /proc/1/oom_score_adj /proc/self/oom_score_adj"];
+        let answer = cri.exec(&life.container, &words, 60).await.unwrap();
+        assert_eq!(String::from_utf8_lossy(&answer.stdout), "still here\n0\n0\n");
         for unit in
             [format!("hull-{}.scope", life.container), format!("hull-conmon-{}.scope", life.container)]
         {
@@ -104,18 +107,42 @@ async fn assert_no_units(daemon: &Daemon, ids: &[String]) {
     .await;
 }
 
+/// A handler whose runtime writes down how well each of its calls is protected from the killer of processes.
+fn with_runtime_that_tells(setup: Setup) -> (PathBuf, Setup) {
+    let (told, script) = (setup.dir().join("told"), setup.dir().join("tells"));
+    let runc = runtimes::real(setup.dir(), "runc");
+    // The daemon sets the value of what it has just started: a moment for it.
+    let text = format!(
+        "#!/bin/sh\nsleep 0.2\necho \"$* $(cat /proc/self/oom_score_adj)\" >>{}\nexec {} \"$@\"\n",
+        told.display(),
+        runc.display()
+    );
+    fs::write(&script, text).unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let setup = setup.handler("tells", "runc", &script);
+    (told, setup)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn pods_live_through_restart_reload_and_stop_of_the_service() {
     if !wanted() {
         return;
     }
-    let daemon = Setup::real().prepare();
+    let (told, setup) = with_runtime_that_tells(Setup::real());
+    let daemon = setup.prepare();
     let mut service = Service::start(&daemon, "restart", "").await;
     let cri = service.cri(&daemon).await;
     let config = cri.runtime.clone().runtime_config(RuntimeConfigRequest {}).await.unwrap().into_inner();
     assert_eq!(config.linux.unwrap().cgroup_driver, CgroupDriver::Systemd as i32);
     let lives = start_lives(&daemon, &cri).await;
     assert_alive(&cri, &lives).await;
+    let pod = Pod::new(&daemon, "tells");
+    let id = cri.run_pod(&pod.config, "tells").await.unwrap();
+    let config = pod.container("main", &["true"]).config;
+    cri.create_and_start(&id, &config, &pod.config).await.unwrap();
+    cri.remove_pod(&id).await.unwrap();
+    let told = fs::read_to_string(told).unwrap();
+    assert!(told.lines().count() > 4 && told.lines().all(|line| line.ends_with(" 0")), "{told}");
 
     systemctl(&["daemon-reload"]);
     assert_alive(&cri, &lives).await;

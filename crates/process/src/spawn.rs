@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use crate::strays::Strays;
 use crate::sys::{self, Image};
-use crate::{Child, Command, Error, Result, Stdio, nofile, table};
+use crate::{Child, Command, Error, Result, Stdio, nofile, oom, table};
 
 /// Sources of descriptors are moved up to this number at least, away from any target.
 const LIFTED_MIN: RawFd = 100;
@@ -41,7 +41,10 @@ impl Command {
         let since = table::sequence();
         let pid = sys::posix_spawn(&image).map_err(|error| explain(error, dir))?;
         drop(image);
-        let (slot, pidfd) = table::register(pid, since, nofile::restore);
+        let (slot, pidfd) = table::register(pid, since, |pid| {
+            nofile::restore(pid);
+            oom::expose(pid);
+        });
         match pidfd {
             Ok(pidfd) => Ok(Child::new(pid, pidfd, slot, strays)),
             Err(error) => {
