@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The node runs out of something: space, inodes, descriptors, watches, processes. Each call ends with an error that says
+//! The node runs out of something: space, inodes, descriptors, watches, processes, memory. Each call ends with an error that says
 //! of what and where, nothing half done stays, what was there can be looked at, stopped and removed, and all is well by
 //! itself once there is enough again. Needs root.
 //!
@@ -9,14 +9,18 @@
 use std::time::Duration;
 
 use hull_cri_api::v1::StatusRequest;
-use hull_tests::{Cri, Daemon, Pod};
+use hull_tests::{Cri, Daemon, Pod, eventually};
 use tokio::time::timeout;
 use tonic::{Code, Status};
 
+#[path = "exhaustion/bounded.rs"]
+mod bounded;
 #[path = "exhaustion/disk.rs"]
 mod disk;
 #[path = "exhaustion/limits.rs"]
 mod limits;
+#[path = "exhaustion/memory.rs"]
+mod memory;
 
 /// How long anything may take.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -31,6 +35,18 @@ async fn whole_life(daemon: &Daemon, cri: &Cri, handler: &str) -> Result<(), Sta
     assert_eq!(said.stdout, b"well\n");
     cri.stop(&container, 0).await?;
     cri.remove_pod(&id).await
+}
+
+/// All pods can be removed, and nothing stays: what could not be undone at once has been undone by now.
+async fn clean(daemon: &Daemon, cri: &Cri) {
+    eventually(LIMIT, "all pods are removed", async || {
+        for pod in cri.pods().await.map_err(|error| error.to_string())? {
+            cri.remove_pod(&pod.id).await.map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    })
+    .await;
+    daemon.assert_clean(LIMIT).await;
 }
 
 /// Reads answer.

@@ -7,13 +7,12 @@ use std::process::Command;
 use std::time::Duration;
 
 use hull_cri_api::v1::ReopenContainerLogRequest;
-use hull_tests::{
-    Cri, Daemon, Pod, Setup, eventually, real_runtime_ok, root_tests_enabled, say, tool, unique,
-};
+use hull_tests::{Cri, Pod, Setup, eventually, real_runtime_ok, root_tests_enabled, say, tool};
 use tokio::time::{sleep, timeout};
 use tonic::Code;
 
-use super::{LIMIT, answers, assert_lacks, whole_life};
+use super::bounded::Bounded;
+use super::{LIMIT, answers, assert_lacks, clean, whole_life};
 
 /// The lowest number that is no descriptor of a daemon: with that limit it gets no other.
 fn descriptors(pid: u32) -> usize {
@@ -100,23 +99,6 @@ async fn without_descriptors_the_daemon_waits_and_says_so() {
     real_runtime_ok("runc", "no descriptors");
 }
 
-/// All pods can be removed, and nothing stays: what could not be undone at once has been undone by now.
-async fn clean(daemon: &Daemon, cri: &Cri) {
-    eventually(LIMIT, "all pods are removed", async || {
-        for pod in cri.pods().await.map_err(|error| error.to_string())? {
-            cri.remove_pod(&pod.id).await.map_err(|error| error.to_string())?;
-        }
-        Ok(())
-    })
-    .await;
-    eventually(LIMIT, "nothing is found", async || match daemon.check().await {
-        found if found.is_empty() => Ok(()),
-        found => Err(found.join("; ")),
-    })
-    .await;
-    daemon.assert_nothing_left().await;
-}
-
 /// A node whose watches are used up: instances and watches are counted per user, so the kernel's answer is injected.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_watches_files_are_looked_at_instead() {
@@ -154,40 +136,6 @@ async fn without_watches_files_are_looked_at_instead() {
     real_runtime_ok("runc", "no watches");
 }
 
-/// A control group that bounds the daemon's tasks: threads, helpers, runtimes and monitors before they are moved.
-struct Bounded {
-    dir: PathBuf,
-    root: PathBuf,
-    pid: u32,
-}
-
-impl Bounded {
-    fn new(pid: u32) -> Self {
-        let v1 = PathBuf::from("/sys/fs/cgroup/pids");
-        let root = if v1.is_dir() { v1 } else { PathBuf::from("/sys/fs/cgroup") };
-        let dir = root.join(format!("hull-test-bounded-{}", unique()));
-        fs::create_dir(&dir).unwrap();
-        fs::write(dir.join("cgroup.procs"), pid.to_string()).unwrap();
-        Self { dir, root, pid }
-    }
-
-    fn tasks(&self) -> usize {
-        fs::read_to_string(self.dir.join("pids.current")).unwrap().trim().parse().unwrap()
-    }
-
-    fn set(&self, most: Option<usize>) {
-        let most = most.map_or_else(|| "max".to_owned(), |most| most.to_string());
-        fs::write(self.dir.join("pids.max"), most).unwrap();
-    }
-}
-
-impl Drop for Bounded {
-    fn drop(&mut self) {
-        let _ = fs::write(self.root.join("cgroup.procs"), self.pid.to_string());
-        let _ = fs::remove_dir(&self.dir);
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_processes_calls_fail_and_are_undone() {
     if !root_tests_enabled() {
@@ -205,11 +153,11 @@ async fn without_processes_calls_fail_and_are_undone() {
     let id = cri.run_pod(&pod.config, "").await.unwrap();
     let container = pod.container("main", &["sleep", "1000"]);
     let container = cri.create_and_start(&id, &container.config, &pod.config).await.unwrap();
-    let bounded = Bounded::new(daemon.pid().unwrap());
+    let bounded = Bounded::tasks(daemon.pid().unwrap());
     for spare in [0, 1, 8] {
         // Idle threads have ended by then.
         sleep(Duration::from_secs(3)).await;
-        bounded.set(Some(bounded.tasks() + spare));
+        bounded.set(Some(bounded.used() + spare));
         let new = Pod::new(&daemon, "new");
         let run = timeout(LIMIT, cri.run_pod(&new.config, "")).await.expect("it hangs");
         let more = pod.container(&format!("more-{spare}"), &["sleep", "1000"]);
@@ -232,7 +180,7 @@ async fn without_processes_calls_fail_and_are_undone() {
     }
     // A stop needs no program where it cannot have one.
     sleep(Duration::from_secs(3)).await;
-    bounded.set(Some(bounded.tasks() + 1));
+    bounded.set(Some(bounded.used() + 1));
     timeout(LIMIT, cri.stop(&container, 0)).await.expect("the stop hangs").unwrap();
     assert_eq!(cri.exited(&container).await.exit_code, 137);
     bounded.set(None);
