@@ -34,6 +34,7 @@ pub mod cni;
 mod config;
 mod cri;
 mod daemon;
+mod dice;
 mod fuse;
 mod hostnet;
 pub mod images;
@@ -53,6 +54,7 @@ use std::io::Write;
 
 pub use cri::Cri;
 pub use daemon::{Daemon, Setup};
+pub use dice::Dice;
 pub use fuse::{Answers, FuseFs};
 pub use hostnet::HostNet;
 pub use operator::Said;

@@ -3,8 +3,9 @@
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
-use crate::{Daemon, census, program};
+use crate::{Daemon, census, eventually, program};
 
 /// What a command said.
 #[derive(Debug, Clone)]
@@ -50,6 +51,19 @@ impl Daemon {
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
         }
+    }
+
+    /// What could not be undone at once has been by the end of this time: `hull check` finds nothing, and nothing is left.
+    ///
+    /// # Panics
+    /// When something is.
+    pub async fn assert_clean(&self, within: Duration) {
+        eventually(within, "nothing is found", async || match self.check().await {
+            found if found.is_empty() => Ok(()),
+            found => Err(found.join("; ")),
+        })
+        .await;
+        self.assert_nothing_left().await;
     }
 
     /// What `hull check` finds.

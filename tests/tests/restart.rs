@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use hull_cri_api::v1::{ContainerState, PodSandboxState};
-use hull_tests::{Cri, Daemon, Pod, Setup, eventually, say};
+use hull_tests::{Cri, Daemon, Dice, Pod, Setup, eventually, say};
 use tokio::time::timeout;
 use tonic::Code;
 
@@ -177,18 +177,6 @@ async fn a_stop_that_takes_long_is_joined_and_told_as_not_ready() {
     ends(daemon).await;
 }
 
-/// Numbers that are the same for the same seed (xorshift64*).
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % end
-    }
-}
-
 /// Where a restart of the node may find a call.
 const DEATHS: [&str; 8] = [
     "sandbox.run.namespaces",
@@ -246,7 +234,7 @@ async fn live(cri: Cri, pod: &Pod) -> Result<(), tonic::Status> {
 }
 
 async fn restart_of_the_node(seed: u64) {
-    let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let mut dice = Dice::new(seed);
     let mut daemon = Setup::mock().start().await;
     let cri = daemon.cri().await;
     let mut made = Vec::new();
@@ -255,7 +243,7 @@ async fn restart_of_the_node(seed: u64) {
     }
     drop(cri);
     let last = Pod::new(&daemon, "last");
-    let death = DEATHS[usize::try_from(dice.below(DEATHS.len() as u64)).unwrap()];
+    let death = DEATHS[dice.index(DEATHS.len())];
     dies(&mut daemon, &format!("{death}=kill"), async |cri| live(cri, &last).await).await;
     daemon.reboot();
     daemon.set_env("HULL_FAILPOINTS", None);

@@ -196,12 +196,7 @@ async fn silent_below(handler: &str) {
     fs.end();
     eventually(LIMIT, "the pod is removed", async || cri.remove_pod(&id).await.map_err(|it| it.to_string()))
         .await;
-    eventually(LIMIT, "nothing is found", async || match daemon.check().await {
-        found if found.is_empty() => Ok(()),
-        found => Err(found.join("; ")),
-    })
-    .await;
-    daemon.assert_nothing_left().await;
+    daemon.assert_clean(LIMIT).await;
     real_runtime_ok(handler, "volume that goes silent under the runtime");
 }
 

@@ -85,6 +85,7 @@ pub(crate) fn run(root: &Path, args: &[String]) -> Result<()> {
     let built = Built::by(&mut command)?;
     let before = Census::take();
     let started = Instant::now();
+    let mut failed = false;
     for run in options.runs() {
         headline(run.headline);
         let suite = built.tests.iter().find(|it| it.name == run.suite);
@@ -95,12 +96,16 @@ pub(crate) fn run(root: &Path, args: &[String]) -> Result<()> {
         command.envs(run.env);
         let status = run::by_line(&mut command, |line| println!("{line}"))?;
         println!("{}", run::elapsed(started));
-        if !status.success() {
-            bail!("it did not end well: see the lines with FAILED or failing above");
+        failed = !status.success();
+        if failed {
+            break;
         }
     }
     let difference = Census::settle(&before);
     difference.iter().for_each(|line| println!("the machine is not as before: {line}"));
+    if failed {
+        bail!("it did not end well: see the lines with FAILED or failing above");
+    }
     if !difference.is_empty() {
         bail!("something was left behind");
     }

@@ -193,10 +193,7 @@ fn parse_stat(stat: &str) -> Option<Row> {
 }
 
 pub(crate) fn has_mark(pid: i32, mark: &OsStr) -> bool {
-    let Ok(environment) = fs::read(format!("/proc/{pid}/environ")) else { return false };
-    environment.split(|byte| *byte == 0).any(|entry| {
-        entry.strip_prefix(MARK.as_bytes()).and_then(|rest| rest.strip_prefix(b"=")) == Some(mark.as_bytes())
-    })
+    hull_process::started_with(pid, &[MARK.as_bytes(), b"=", mark.as_bytes()].concat())
 }
 
 /// Whether the process holds the write end of that pipe. A child that the daemon is just about to start

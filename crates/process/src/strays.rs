@@ -12,6 +12,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::OsStringExt;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -36,8 +37,12 @@ impl Strays {
     /// Of the program that is about to be started with [`Strays::variable`].
     pub(crate) fn new() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        let pid = std::process::id();
-        let start = i32::try_from(pid).ok().and_then(ProcessId::of).map_or(0, |process| process.start_time);
+        // This process: the number alone may be that of one which died before.
+        static OWN: LazyLock<(u32, u64)> = LazyLock::new(|| {
+            let pid = std::process::id();
+            (pid, ProcessId::of(pid.cast_signed()).map_or(0, |process| process.start_time))
+        });
+        let (pid, start) = *OWN;
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         Self { value: format!("{pid}.{start}.{number}") }
     }
@@ -95,13 +100,13 @@ fn find(entry: &[u8]) -> Vec<ProcessId> {
     let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = pids.filter_map(|it| it.file_name().to_str()?.parse::<i32>().ok());
     // A zombie has no environment any more.
-    pids.filter(|pid| *pid != own && has(*pid, entry)).filter_map(ProcessId::of).collect()
+    pids.filter(|pid| *pid != own && started_with(*pid, entry)).filter_map(ProcessId::of).collect()
 }
 
 fn kill(process: ProcessId, entry: &[u8]) {
     let sent = match Pidfd::open(process) {
         // Looked at again while it is held: the number may have been given to somebody else.
-        Ok(Some(pidfd)) if has(process.pid, entry) => pidfd.send_signal(libc::SIGKILL).map(drop),
+        Ok(Some(pidfd)) if started_with(process.pid, entry) => pidfd.send_signal(libc::SIGKILL).map(drop),
         Ok(_) => return,
         Err(error) => Err(error),
     };
@@ -113,7 +118,8 @@ fn kill(process: ProcessId, entry: &[u8]) {
     }
 }
 
-fn has(pid: i32, entry: &[u8]) -> bool {
+/// Whether a process was started with this entry (`KEY=VALUE`) in its environment; also `false` where that cannot be read.
+pub fn started_with(pid: i32, entry: &[u8]) -> bool {
     let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
     environment.split(|byte| *byte == 0).any(|one| one == entry)
 }

@@ -195,17 +195,10 @@ impl RecordStore {
 
     /// Moves what can be read out of the quarantine; a record that has been written since under the id stays.
     fn take_back<T: DeserializeOwned>(&self) -> Vec<String> {
-        let prefix = format!("{}-", self.kind);
         let mut taken = Vec::new();
-        for entry in fs::read_dir(&self.quarantine).into_iter().flatten().flatten() {
-            let path = entry.path();
-            let stem = path.file_stem().and_then(|stem| stem.to_str());
-            let Some(id) = stem.and_then(|stem| stem.strip_prefix(&prefix)).map(str::to_owned) else {
-                continue;
-            };
-            let is_record = path.extension().is_some_and(|it| it == "json");
+        for (id, path) in self.in_quarantine() {
             let good = || self.decode::<T>(&path, &fs::read(&path).ok()?).ok();
-            if !is_record || self.path(&id).exists() || good().is_none() {
+            if self.path(&id).exists() || good().is_none() {
                 continue;
             }
             let moved = failpoint!("record.quarantine.return")
@@ -222,6 +215,28 @@ impl RecordStore {
         }
         taken.sort();
         taken
+    }
+
+    /// Ids of records in the quarantine that a newer program wrote.
+    pub fn newer(&self) -> Vec<String> {
+        let is_newer = |path: &Path| {
+            let bytes = fs::read(path).unwrap_or_default();
+            let envelope = serde_json::from_slice::<Envelope<'_>>(&bytes);
+            envelope.is_ok_and(|envelope| envelope.version > self.version)
+        };
+        self.in_quarantine().into_iter().filter(|(_, path)| is_newer(path)).map(|(id, _)| id).collect()
+    }
+
+    /// The files of this kind in the quarantine, by id.
+    fn in_quarantine(&self) -> Vec<(String, PathBuf)> {
+        let prefix = format!("{}-", self.kind);
+        let paths = fs::read_dir(&self.quarantine).into_iter().flatten().flatten().map(|entry| entry.path());
+        let with_id = |path: PathBuf| {
+            let name = path.file_name()?.to_str()?;
+            let id = name.strip_prefix(&prefix)?.strip_suffix(".json")?.to_owned();
+            Some((id, path))
+        };
+        paths.filter_map(with_id).collect()
     }
 
     /// Moves one record to the quarantine: for a caller that finds its content impossible.

@@ -92,11 +92,7 @@ pub(crate) fn expire<T: Claimable>(ctx: &Context, object: &Arc<T>) {
     let (ctx_, object) = (ctx.clone(), object.clone());
     ctx.tasks.spawn(async move {
         let (mut wait, mut pause) = (ctx_.config.timeouts.unclaimed, Duration::from_secs(5));
-        loop {
-            tokio::select! {
-                () = ctx_.shutdown.cancelled() => return,
-                () = tokio::time::sleep(wait) => {}
-            }
+        while ctx_.pause(wait).await {
             if object.is_claimed() {
                 return;
             }

@@ -160,6 +160,30 @@ impl Daemon {
         sandbox: &Sandbox,
         change: impl FnOnce(&mut SandboxStatus) + Send,
     ) -> Result<()> {
+        self.alter_sandbox(sandbox, change, Err).await
+    }
+
+    /// Publishes what was done to a sandbox, even if it cannot be written down now: see [`crate::unwritten`].
+    pub(crate) async fn observe_sandbox(
+        self: &Arc<Self>,
+        sandbox: &Sandbox,
+        change: impl FnOnce(&mut SandboxStatus) + Send,
+    ) {
+        let later = |error: Error| {
+            tracing::warn!(sandbox = sandbox.id(), error = %crate::error::chain(&error), "state changed but not recorded yet");
+            unwritten::lags(self, Lagging::Sandbox(sandbox.id().to_owned()));
+            Ok(())
+        };
+        // `later` makes no error.
+        let _ = self.alter_sandbox(sandbox, change, later).await;
+    }
+
+    async fn alter_sandbox(
+        &self,
+        sandbox: &Sandbox,
+        change: impl FnOnce(&mut SandboxStatus) + Send,
+        unrecorded: impl FnOnce(Error) -> Result<()> + Send,
+    ) -> Result<()> {
         let _order = sandbox.writing.lock().await;
         if self.store.sandbox_exact(sandbox.id()).is_none() {
             return Ok(());
@@ -170,7 +194,7 @@ impl Daemon {
         if status == *before {
             return Ok(());
         }
-        self.records.put_sandbox(self.sandbox_record(sandbox, &status)).await?;
+        self.records.put_sandbox(self.sandbox_record(sandbox, &status)).await.or_else(unrecorded)?;
         sandbox.publish(status);
         self.events.sandbox_changed(self, sandbox, &before, &sandbox.status());
         Ok(())
@@ -182,44 +206,7 @@ impl Daemon {
         container: &Container,
         change: impl FnOnce(&mut ContainerStatus) + Send,
     ) -> Result<()> {
-        let _order = container.writing.lock().await;
-        if self.store.container_exact(container.id()).is_none() {
-            return Ok(());
-        }
-        let before = container.status();
-        let mut status = (*before).clone();
-        change(&mut status);
-        if status == *before {
-            return Ok(());
-        }
-        self.records.put_container(self.container_record(container, &status)).await?;
-        container.publish(status);
-        self.events.container_changed(self, container, &before, &container.status());
-        Ok(())
-    }
-
-    /// Publishes what was done to a sandbox, even if it cannot be written down now: see [`crate::unwritten`].
-    pub(crate) async fn observe_sandbox(
-        self: &Arc<Self>,
-        sandbox: &Sandbox,
-        change: impl FnOnce(&mut SandboxStatus) + Send,
-    ) {
-        let _order = sandbox.writing.lock().await;
-        if self.store.sandbox_exact(sandbox.id()).is_none() {
-            return;
-        }
-        let before = sandbox.status();
-        let mut status = (*before).clone();
-        change(&mut status);
-        if status == *before {
-            return;
-        }
-        if let Err(error) = self.records.put_sandbox(self.sandbox_record(sandbox, &status)).await {
-            tracing::warn!(sandbox = sandbox.id(), error = %crate::error::chain(&error), "state changed but not recorded yet");
-            unwritten::lags(self, Lagging::Sandbox(sandbox.id().to_owned()));
-        }
-        sandbox.publish(status);
-        self.events.sandbox_changed(self, sandbox, &before, &sandbox.status());
+        self.alter_container(container, change, Err).await
     }
 
     /// Publishes what was observed, even if it cannot be written down now (a full disk): the truth is
@@ -229,22 +216,43 @@ impl Daemon {
         container: &Container,
         change: impl FnOnce(&mut ContainerStatus) + Send,
     ) {
+        let later = |error: Error| {
+            tracing::warn!(container = container.id(), error = %crate::error::chain(&error), "state observed but not recorded yet");
+            unwritten::lags(self, Lagging::Container(container.id().to_owned()));
+            Ok(())
+        };
+        // `later` makes no error.
+        let _ = self.alter_container(container, change, later).await;
+    }
+
+    async fn alter_container(
+        &self,
+        container: &Container,
+        change: impl FnOnce(&mut ContainerStatus) + Send,
+        unrecorded: impl FnOnce(Error) -> Result<()> + Send,
+    ) -> Result<()> {
         let _order = container.writing.lock().await;
         if self.store.container_exact(container.id()).is_none() {
-            return;
+            return Ok(());
         }
         let before = container.status();
         let mut status = (*before).clone();
         change(&mut status);
         if status == *before {
-            return;
+            return Ok(());
         }
-        if let Err(error) = self.records.put_container(self.container_record(container, &status)).await {
-            tracing::warn!(container = container.id(), error = %crate::error::chain(&error), "state observed but not recorded yet");
-            unwritten::lags(self, Lagging::Container(container.id().to_owned()));
-        }
+        self.records.put_container(self.container_record(container, &status)).await.or_else(unrecorded)?;
         container.publish(status);
         self.events.container_changed(self, container, &before, &container.status());
+        Ok(())
+    }
+
+    /// Waits for the next of several tries; `false`: the daemon ends meanwhile.
+    pub(crate) async fn pause(&self, pause: Duration) -> bool {
+        tokio::select! {
+            () = self.shutdown.cancelled() => false,
+            () = tokio::time::sleep(pause) => true,
+        }
     }
 
     pub(crate) fn sandbox_record(&self, sandbox: &Sandbox, status: &SandboxStatus) -> SandboxRecord {

@@ -9,7 +9,7 @@
 //! Containers live on without a daemon; the next one adopts them.
 
 use std::fs::File;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ use hull_cri_api::MAX_MESSAGE_BYTES;
 use hull_cri_api::v1::image_service_server::ImageServiceServer;
 use hull_cri_api::v1::runtime_service_server::RuntimeServiceServer;
 use hull_image_store::LocalImageStore;
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{Flock, FlockArg, OFlag};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -231,14 +231,8 @@ async fn lock(dir: &Path) -> Result<Flock<File>> {
 
 fn try_lock(dir: &Path) -> Result<Flock<File>> {
     let path = dir.join(".lock");
-    // Not for writing, where it is there: a file system with one that is cannot be made read-only.
-    let file = File::open(&path).or_else(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => {
-            File::options().create(true).truncate(false).write(true).open(&path)?;
-            File::open(&path)
-        }
-        _ => Err(error),
-    });
+    // Not for writing, without which `create` is refused: a file system with a file open so cannot be made read-only.
+    let file = File::options().read(true).custom_flags(OFlag::O_CREAT.bits()).open(&path);
     let file = file.map_err(|e| Error::io(format!("open {}", path.display()), e))?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
         nix::errno::Errno::EWOULDBLOCK => Error::InUse { dir: dir.to_owned() },

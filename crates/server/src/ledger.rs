@@ -157,11 +157,7 @@ pub(crate) fn owe(ctx: &Context, owed: Owed, error: &Error) {
     let ctx_ = ctx.clone();
     ctx.tasks.spawn(async move {
         let mut pause = FIRST_PAUSE;
-        loop {
-            tokio::select! {
-                () = ctx_.shutdown.cancelled() => return,
-                () = tokio::time::sleep(pause) => {}
-            }
+        while ctx_.pause(pause).await {
             let Err(error) = attempt(&ctx_, &owed).await else {
                 ctx_.ledger.lock().remove(&key);
                 tracing::info!(kind = key.0, id = key.1, "given back at last");

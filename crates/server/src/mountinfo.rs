@@ -1,27 +1,54 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Mount points: `/proc/self/mountinfo` (proc(5)), its fifth field.
+//! Mounts: `/proc/self/mountinfo` (proc(5)).
+//!
+//! ```text
+//! 36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw
+//! id up dev  root  point options optional... - type source options
+//! ```
 
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
+/// The table of this process. Mount points need not be UTF-8.
+pub(crate) const TABLE: &str = "/proc/self/mountinfo";
+
+/// A mount.
+#[derive(Debug)]
+pub(crate) struct Row<'a> {
+    pub(crate) point: PathBuf,
+    /// `shared:N`, `master:N` and the like.
+    pub(crate) optional: Vec<&'a [u8]>,
+    /// The type of its file system.
+    pub(crate) kind: &'a [u8],
+}
+
+/// The mounts of a table, in the order in which they were made; what is no line of one is left out.
+pub(crate) fn rows(table: &[u8]) -> impl Iterator<Item = Row<'_>> {
+    table.split(|byte| *byte == b'\n').filter_map(row)
+}
+
+fn row(line: &[u8]) -> Option<Row<'_>> {
+    let mut fields = line.split(|byte| *byte == b' ');
+    let point = path(fields.nth(4)?);
+    let mut fields = fields.skip(1);
+    let optional = fields.by_ref().take_while(|field| *field != b"-").collect();
+    Some(Row { point, optional, kind: fields.next()? })
+}
+
 /// Mount points below the directories, in the order in which they were mounted.
 pub(crate) fn below(dirs: &[PathBuf]) -> io::Result<Vec<PathBuf>> {
-    Ok(parse(&std::fs::read("/proc/self/mountinfo")?, dirs))
+    Ok(parse(&std::fs::read(TABLE)?, dirs))
 }
 
 fn parse(table: &[u8], dirs: &[PathBuf]) -> Vec<PathBuf> {
     let is_below = |path: &PathBuf| dirs.iter().any(|dir| path.starts_with(dir) && path != dir);
-    table.split(|b| *b == b'\n').filter_map(point).filter(is_below).collect()
-}
-
-fn point(line: &[u8]) -> Option<PathBuf> {
-    line.split(|b| *b == b' ').nth(4).map(path)
+    rows(table).map(|row| row.point).filter(is_below).collect()
 }
 
 /// The path that a field stands for.
-pub(crate) fn path(field: &[u8]) -> PathBuf {
+fn path(field: &[u8]) -> PathBuf {
     OsString::from_vec(unescape(field)).into()
 }
 

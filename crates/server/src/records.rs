@@ -86,24 +86,7 @@ impl Records {
 
     /// The containers whose records a newer daemon wrote, which will want to find their files. Blocks.
     pub(crate) fn of_newer_containers(&self) -> Vec<String> {
-        #[derive(serde::Deserialize)]
-        struct Envelope {
-            version: u32,
-        }
-        let is_newer = |path: &Path| {
-            let envelope = serde_json::from_slice::<Envelope>(&std::fs::read(path).ok()?).ok()?;
-            (envelope.version > RECORD_VERSION).then_some(())
-        };
-        let mut ids = Vec::new();
-        for entry in std::fs::read_dir(&self.quarantine).into_iter().flatten().flatten() {
-            let path = entry.path();
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            let id = name.strip_prefix("container-").and_then(|name| name.strip_suffix(".json"));
-            if let Some(id) = id.filter(|_| is_newer(&path).is_some()) {
-                ids.push(id.to_owned());
-            }
-        }
-        ids
+        self.containers.newer()
     }
 
     /// The pods with an attachment record. Blocks.

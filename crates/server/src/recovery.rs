@@ -91,6 +91,21 @@ pub(crate) async fn recover(ctx: &Context) -> Result<()> {
     Ok(())
 }
 
+/// Work that is no operation: listed as a job; `part` is over with it.
+fn aside(
+    ctx: &Context,
+    part: impl Send + 'static,
+    key: &str,
+    waits_for: &'static str,
+    work: impl Future<Output = ()> + Send + 'static,
+) {
+    let job = ctx.jobs.begin("recovery", key, waits_for);
+    ctx.tasks.spawn(async move {
+        let _held = (part, job);
+        work.await;
+    });
+}
+
 /// The pods whose network is of a former boot.
 fn former(attachments: &[AttachmentRecord], boot: &str) -> BTreeSet<String> {
     let former = attachments.iter().filter(|record| record.boot_id != boot && !record.releasing);

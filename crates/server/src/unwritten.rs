@@ -63,11 +63,7 @@ pub(crate) fn lags(ctx: &Context, record: Lagging) {
     let ctx_ = ctx.clone();
     ctx.tasks.spawn(async move {
         let mut pause = FIRST_PAUSE;
-        loop {
-            tokio::select! {
-                () = ctx_.shutdown.cancelled() => return,
-                () = tokio::time::sleep(pause) => {}
-            }
+        while ctx_.pause(pause).await {
             for record in ctx_.unwritten.rest() {
                 match write(&ctx_, &record).await {
                     Ok(()) => drop(ctx_.unwritten.lock().records.remove(&record)),

@@ -24,7 +24,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::Setup;
+use crate::{Dice, Setup};
 pub use life::{CALLS, Call, Life};
 pub use unreached::{explained, unexplained};
 
@@ -149,15 +149,10 @@ fn cases_of(call: Call, phase: Phase, hits: &Hits, earlier: &Hits) -> Vec<Case> 
 
 /// So many of the cases, chosen by a seed: the same ones for the same seed and cases.
 pub fn sample(mut cases: Vec<Case>, seed: u64, count: usize) -> Vec<Case> {
-    // xorshift64*: enough to choose.
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut dice = Dice::new(seed);
     let mut chosen = Vec::new();
     while !cases.is_empty() && chosen.len() < count {
-        state ^= state >> 12;
-        state ^= state << 25;
-        state ^= state >> 27;
-        let number = usize::try_from(state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33).unwrap_or(0);
-        chosen.push(cases.swap_remove(number % cases.len()));
+        chosen.push(cases.swap_remove(dice.index(cases.len())));
     }
     chosen.sort();
     chosen

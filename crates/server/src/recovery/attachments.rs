@@ -3,7 +3,7 @@
 
 use hull_pod_network::Attachment;
 
-use super::Part;
+use super::{Part, aside};
 use crate::context::Context;
 use crate::error::{Error, Result, chain};
 use crate::ledger::{self, Owed};
@@ -28,14 +28,14 @@ pub(super) fn take_up(ctx: &Context, attachments: Vec<AttachmentRecord>) {
             );
         } else {
             let parts = (ctx.recovery.objects.begin(), ctx.recovery.former.begin());
-            ctx.tasks.spawn(release(ctx.clone(), id, parts));
+            let key = format!("network {id}");
+            aside(ctx, parts, &key, "the network to release what no pod has", release(ctx.clone(), id));
         }
     }
     ctx.tasks.spawn(collect_garbage(ctx.clone(), known, ctx.recovery.garbage.begin()));
 }
 
-async fn release(ctx: Context, id: String, _parts: (Part, Part)) {
-    let _job = ctx.jobs.begin("recovery", &format!("network {id}"), "the network to release what no pod has");
+async fn release(ctx: Context, id: String) {
     if let Err(error) = release::detach(&ctx, &id).await {
         tracing::warn!(sandbox = id, error = %chain(&error), "network of a pod without a record not released");
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use hull_oci_runtime::LeftoverRequest;
 
+use super::aside;
 use crate::context::Context;
 use crate::error::{Error, Result, chain};
 use crate::model::ContainerPhase;
@@ -70,9 +71,7 @@ pub(super) fn take_up(ctx: &Context, left: Left) {
     }
     let part = ctx.recovery.objects.begin();
     let ctx_ = ctx.clone();
-    ctx.tasks.spawn(async move {
-        let _part = part;
-        let _job = ctx_.jobs.begin("recovery", "execs of an earlier daemon", "the kernel to end them");
+    aside(ctx, part, "execs of an earlier daemon", "the kernel to end them", async move {
         for (name, found) in &left.by_handler {
             end(&ctx_, name, found).await;
         }

@@ -7,6 +7,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::aside;
 use crate::context::Context;
 use crate::error::{Error, Result, chain};
 use crate::mountinfo;
@@ -35,12 +36,12 @@ pub(super) fn take_up(ctx: &Context, orphans: Vec<PathBuf>) {
     }
     let part = ctx.recovery.objects.begin();
     let ctx_ = ctx.clone();
-    ctx.tasks.spawn(async move {
-        let _part = part;
-        let _job = ctx_.jobs.begin("recovery", "directories without a record", "them to be deleted");
+    aside(ctx, part, "directories without a record", "them to be deleted", async move {
         for dir in orphans {
             match delete_one(&ctx_, &dir).await {
-                Ok(()) => tracing::warn!(dir = %dir.display(), "deleted a container's directory without a record"),
+                Ok(()) => {
+                    tracing::warn!(dir = %dir.display(), "deleted a container's directory without a record")
+                }
                 Err(error) => {
                     tracing::warn!(dir = %dir.display(), error = %chain(&error), "a container's directory without a record stays");
                 }

@@ -10,9 +10,9 @@ use tokio::task::JoinSet;
 use super::Part;
 use crate::claim;
 use crate::context::Context;
-use crate::error::chain;
+use crate::error::{Result, chain};
 use crate::model::SandboxPhase;
-use crate::operation::{Admission, OpKind};
+use crate::operation::{Admission, OpKind, Operation};
 use crate::sandbox::{pause, release, run, stop};
 use crate::store::Sandbox;
 
@@ -75,9 +75,7 @@ pub(super) fn take_up(ctx: &Context, sandboxes: Vec<(Arc<Sandbox>, bool)>, forme
             }
             SandboxPhase::Ready => pause::watch(ctx, &sandbox),
             SandboxPhase::NotReady if !is_former => {}
-            SandboxPhase::NotReady | SandboxPhase::Stopping => {
-                stop::take_up(ctx, &sandbox, release, move || drop(part));
-            }
+            SandboxPhase::NotReady | SandboxPhase::Stopping => stop(ctx, &sandbox, release, part),
         }
         if !sandbox.status().claimed {
             claim::expire(ctx, &sandbox);
@@ -102,16 +100,48 @@ fn release_former(
 }
 
 /// As if its run had been cancelled: who asks for the same waits and gets a new one.
-fn undo(ctx: &Context, sandbox: &Arc<Sandbox>, first: impl Future<Output = ()> + Send + 'static, part: Part) {
+fn undo(
+    ctx: &Context,
+    sandbox: &Arc<Sandbox>,
+    release: impl Future<Output = ()> + Send + 'static,
+    part: Part,
+) {
     let Admission::Run(operation) = sandbox.slot.admit(OpKind::RunSandbox, sandbox.id(), "") else { return };
     operation.cancel();
     let (ctx_, sandbox_, operation_) = (ctx.clone(), sandbox.clone(), operation.clone());
-    let body = async move {
-        operation_.mark("sandbox.recover.network", first).await;
+    let work = async move {
         run::undo_or_owe(&ctx_, &sandbox_, &operation_).await;
         Ok(())
     };
-    let (ended, sandbox) = (operation.clone(), sandbox.clone());
+    spawn(ctx, sandbox, operation, release, work, part);
+}
+
+/// What an earlier daemon was stopping, or what has ended without one.
+fn stop(
+    ctx: &Context,
+    sandbox: &Arc<Sandbox>,
+    release: impl Future<Output = ()> + Send + 'static,
+    part: Part,
+) {
+    let Admission::Run(operation) = sandbox.slot.admit(OpKind::StopSandbox, sandbox.id(), "") else { return };
+    let (ctx_, sandbox_, operation_) = (ctx.clone(), sandbox.clone(), operation.clone());
+    let work = async move { stop::run(&ctx_, &sandbox_, &operation_, stop::GRACE).await };
+    spawn(ctx, sandbox, operation, release, work, part);
+}
+
+fn spawn(
+    ctx: &Context,
+    sandbox: &Arc<Sandbox>,
+    operation: Arc<Operation>,
+    release: impl Future<Output = ()> + Send + 'static,
+    work: impl Future<Output = Result<()>> + Send + 'static,
+    part: Part,
+) {
+    let (operation_, ended, sandbox) = (operation.clone(), operation.clone(), sandbox.clone());
+    let body = async move {
+        operation_.mark("sandbox.recover.network", release).await;
+        work.await
+    };
     ctx.spawn_operation(operation, body, move |outcome| {
         sandbox.slot.finish(&ended, outcome);
         drop(part);

@@ -16,7 +16,7 @@ use crate::store::Sandbox;
 use crate::streaming;
 
 /// How long containers get to stop by themselves when their pod is stopped.
-const GRACE: Duration = Duration::from_secs(10);
+pub(crate) const GRACE: Duration = Duration::from_secs(10);
 
 /// Stops a pod sandbox.
 pub(crate) async fn stop(ctx: &Context, id: &str) -> Result<()> {
@@ -41,27 +41,6 @@ pub(crate) async fn stop(ctx: &Context, id: &str) -> Result<()> {
             }
         }
     }
-}
-
-/// Stops what an earlier daemon was stopping, or what has ended without one: `first` before anything else, `done` at
-/// the end. Nothing else has the sandbox yet.
-pub(crate) fn take_up(
-    ctx: &Context,
-    sandbox: &Arc<Sandbox>,
-    first: impl Future<Output = ()> + Send + 'static,
-    done: impl FnOnce() + Send + 'static,
-) {
-    let Admission::Run(operation) = sandbox.slot.admit(OpKind::StopSandbox, sandbox.id(), "") else { return };
-    let (ctx_, sandbox_, operation_) = (ctx.clone(), sandbox.clone(), operation.clone());
-    let body = async move {
-        operation_.mark("sandbox.recover.network", first).await;
-        run(&ctx_, &sandbox_, &operation_, GRACE).await
-    };
-    let (ended, sandbox) = (operation.clone(), sandbox.clone());
-    ctx.spawn_operation(operation, body, move |outcome| {
-        sandbox.slot.finish(&ended, outcome);
-        done();
-    });
 }
 
 fn spawn(ctx: &Context, sandbox: Arc<Sandbox>, operation: Arc<Operation>) {

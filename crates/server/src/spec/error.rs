@@ -99,6 +99,11 @@ pub enum SpecError {
 }
 
 impl SpecError {
+    /// The table of mounts cannot be read.
+    pub(crate) fn mounts(source: std::io::Error) -> Self {
+        Self::Io { step: "read", path: PathBuf::from(crate::mountinfo::TABLE), source }
+    }
+
     /// A field that can never work.
     pub(crate) fn invalid(field: impl Into<String>, problem: impl Into<String>) -> Self {
         Self::Invalid { field: field.into(), problem: problem.into() }

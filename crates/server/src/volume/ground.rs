@@ -77,27 +77,18 @@ pub(super) struct MountKinds(BTreeMap<PathBuf, String>);
 impl MountKinds {
     /// Reads the table of this process.
     pub(super) fn read() -> Result<Self, SpecError> {
-        const PATH: &str = "/proc/self/mountinfo";
-        let bytes = std::fs::read(PATH).map_err(|source| SpecError::Io {
-            step: "read",
-            path: PathBuf::from(PATH),
-            source,
-        })?;
-        Ok(Self::parse(&bytes))
+        Ok(Self::parse(&std::fs::read(mountinfo::TABLE).map_err(SpecError::mounts)?))
     }
 
     fn parse(table: &[u8]) -> Self {
         let mut kinds = BTreeMap::new();
-        for line in table.split(|byte| *byte == b'\n') {
-            let mut fields = line.split(|byte| *byte == b' ');
-            let Some(point) = fields.nth(4) else { continue };
-            let Some(kind) = fields.skip_while(|field| *field != b"-").nth(1) else { continue };
-            let kind = String::from_utf8_lossy(kind);
+        for row in mountinfo::rows(table) {
+            let kind = String::from_utf8_lossy(row.kind);
             // What was mounted last on a point covers what was there.
             if kind != "proc" && LOCAL.contains(&kind.as_ref()) {
-                kinds.remove(&mountinfo::path(point));
+                kinds.remove(&row.point);
             } else {
-                kinds.insert(mountinfo::path(point), kind.into_owned());
+                kinds.insert(row.point, kind.into_owned());
             }
         }
         Self(kinds)

@@ -1,11 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Whether a host path lies on a mount that propagates as a container wants it to.
 //!
-//! ```text
-//! /proc/self/mountinfo:  36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw
-//!                        id up dev  root  point options optional... - type source options
-//! ```
-//! Optional fields `shared:N` and `master:N` tell the propagation (proc(5)).
+//! Optional fields of the table of mounts `shared:N` and `master:N` tell the propagation (proc(5)).
 
 use std::path::{Path, PathBuf};
 
@@ -26,18 +22,11 @@ struct MountPoint {
 
 impl MountTable {
     pub(super) fn read() -> Result<Self, SpecError> {
-        const PATH: &str = "/proc/self/mountinfo";
-        // Not `read_to_string`: mount points need not be UTF-8.
-        let bytes = std::fs::read(PATH).map_err(|source| SpecError::Io {
-            step: "read",
-            path: PathBuf::from(PATH),
-            source,
-        })?;
-        Ok(Self::parse(&bytes))
+        Ok(Self::parse(&std::fs::read(mountinfo::TABLE).map_err(SpecError::mounts)?))
     }
 
     pub(super) fn parse(bytes: &[u8]) -> Self {
-        Self(bytes.split(|byte| *byte == b'\n').filter_map(parse_line).collect())
+        Self(mountinfo::rows(bytes).map(MountPoint::from).collect())
     }
 
     /// Whether the mount's source propagates as the mount wants.
@@ -67,12 +56,11 @@ impl MountTable {
     }
 }
 
-fn parse_line(line: &[u8]) -> Option<MountPoint> {
-    let mut fields = line.split(|byte| *byte == b' ');
-    let path = mountinfo::path(fields.nth(4)?);
-    let optional: Vec<&[u8]> = fields.skip(1).take_while(|field| *field != b"-").collect();
-    let has = |prefix: &[u8]| optional.iter().any(|field| field.starts_with(prefix));
-    Some(MountPoint { path, shared: has(b"shared:"), slave: has(b"master:") })
+impl From<mountinfo::Row<'_>> for MountPoint {
+    fn from(row: mountinfo::Row<'_>) -> Self {
+        let has = |prefix: &[u8]| row.optional.iter().any(|field| field.starts_with(prefix));
+        Self { shared: has(b"shared:"), slave: has(b"master:"), path: row.point }
+    }
 }
 
 #[cfg(test)]
