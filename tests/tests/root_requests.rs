@@ -54,6 +54,9 @@ async fn limits_change_while_it_runs_whole_or_not_at_all() {
         .unwrap();
         let before = sh(&cri, &id, LIMITS).await;
         assert!(before.starts_with(&format!("none {}", 64 * MIB)), "{handler}: {before}");
+        // An exec is ended for its memory as soon as the container itself.
+        let scores = sh(&cri, &id, "cat /proc/1/oom_score_adj /proc/self/oom_score_adj").await;
+        assert_eq!(scores, "1000\n1000", "{handler}");
 
         let wanted = LinuxContainerResources {
             cpu_quota: 50_000,

@@ -76,7 +76,11 @@ async fn assert_alive(cri: &Cri, lives: &[Life]) {
         // The service's own protection from the killer of processes is not handed on.
         let words = ["sh", "-c", "echo still here; cat /proc/1/oom_score_adj /proc/self/oom_score_adj"];
         let answer = cri.exec(&life.container, &words, 60).await.unwrap();
-        assert_eq!(String::from_utf8_lossy(&answer.stdout), "still here\n0\n0\n");
+        assert_eq!(
+            String::from_utf8_lossy(&answer.stdout),
+            "still here\n1000\n1000\n",
+            "as the container wants it"
+        );
         for unit in
             [format!("hull-{}.scope", life.container), format!("hull-conmon-{}.scope", life.container)]
         {
@@ -142,7 +146,7 @@ async fn pods_live_through_restart_reload_and_stop_of_the_service() {
     cri.create_and_start(&id, &config, &pod.config).await.unwrap();
     cri.remove_pod(&id).await.unwrap();
     let told = fs::read_to_string(told).unwrap();
-    assert!(told.lines().count() > 4 && told.lines().all(|line| line.ends_with(" 0")), "{told}");
+    assert!(told.lines().count() > 2 && told.lines().all(|line| line.ends_with(" 0")), "{told}");
 
     systemctl(&["daemon-reload"]);
     assert_alive(&cri, &lives).await;

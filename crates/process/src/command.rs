@@ -17,6 +17,7 @@ pub struct Command {
     /// `None` where nothing was said: `Null` for `spawn`, a pipe for `output`.
     pub(crate) stdio: [Option<Stdio>; 3],
     pub(crate) fds: Vec<(OwnedFd, RawFd)>,
+    pub(crate) oom_score_adj: Option<i32>,
 }
 
 /// One of the three standard streams.
@@ -43,6 +44,7 @@ impl Command {
             dir: None,
             stdio: [None, None, None],
             fds: Vec::new(),
+            oom_score_adj: None,
         }
     }
     /// Adds one argument.
@@ -69,6 +71,12 @@ impl Command {
     /// The working directory.
     pub fn current_dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.dir = Some(dir.into());
+        self
+    }
+    /// How soon the kernel ends it when memory is short (proc(5)), right after its start and where that may be set;
+    /// without, as any process whose parent is not protected.
+    pub fn oom_score_adj(mut self, value: Option<i32>) -> Self {
+        self.oom_score_adj = value;
         self
     }
     /// Standard input.

@@ -10,18 +10,16 @@ use std::sync::LazyLock;
 
 use rustix::process::Pid;
 
-/// Gives a child, just started, the value of any other process. Raising needs no capability.
-pub(crate) fn expose(pid: Pid) {
+/// Gives a child, just started, its value: else that of any other process. Raising needs no capability.
+pub(crate) fn set(pid: Pid, wanted: Option<i32>) {
     static PROTECTED: LazyLock<bool> = LazyLock::new(|| {
         let own = fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_default();
         is_protected(&own)
     });
-    if !*PROTECTED {
-        return;
-    }
+    let Some(value) = wanted.or(PROTECTED.then_some(0)) else { return };
     let file = format!("/proc/{}/oom_score_adj", pid.as_raw_nonzero());
-    if let Err(error) = fs::write(file, "0") {
-        tracing::debug!(pid = pid.as_raw_nonzero(), %error, "a program keeps the daemon's oom_score_adj");
+    if let Err(error) = fs::write(file, value.to_string()) {
+        tracing::debug!(pid = pid.as_raw_nonzero(), value, %error, "the oom_score_adj of a program cannot be set");
     }
 }
 

@@ -33,7 +33,7 @@ impl Command {
     }
 
     fn start(mut self) -> io::Result<Child> {
-        let dir = self.dir.clone();
+        let (dir, oom_score_adj) = (self.dir.clone(), self.oom_score_adj);
         let strays = Strays::new();
         self.env.push(strays.variable());
         let image = self.image()?;
@@ -43,7 +43,7 @@ impl Command {
         drop(image);
         let (slot, pidfd) = table::register(pid, since, |pid| {
             nofile::restore(pid);
-            oom::expose(pid);
+            oom::set(pid, oom_score_adj);
         });
         match pidfd {
             Ok(pidfd) => Ok(Child::new(pid, pidfd, slot, strays)),

@@ -156,7 +156,7 @@ async fn run<F: Flavor>(
         Collector::new(request.max_output).map_err(|source| io_error("making pipes".to_owned(), source))?;
 
     let command =
-        command(runtime, tree, &[], &request.id, &[]).stdout(Stdio::Fd(stdout)).stderr(Stdio::Fd(stderr));
+        command(runtime, tree, &process, &[], &[]).stdout(Stdio::Fd(stdout)).stderr(Stdio::Fd(stderr));
     failpoint_async!("oci.exec.spawn")
         .map_err(|source| io_error("starting the runtime".to_owned(), source))?;
     let child = command.spawn().map_err(|error| runtime.runner.process_error(VERB, error))?;
@@ -202,8 +202,8 @@ fn make_place<F: Flavor>(runtime: &CliRuntime<F>, tree: &Tree, process: &Process
 fn command<F: Flavor>(
     runtime: &CliRuntime<F>,
     tree: &Tree,
+    process: &Process,
     global: &[OsString],
-    id: &str,
     options: &[OsString],
 ) -> Command {
     let mut command = Command::new(&runtime.runner.config.path)
@@ -217,7 +217,8 @@ fn command<F: Flavor>(
     if let Some((mode, name)) = tree.cgroup_name() {
         command = command.arg("--cgroup").arg(runtime.flavor.exec_cgroup(mode, name));
     }
-    command.args(options).arg(id)
+    // runc gives the process the container's; from crun it inherits this.
+    command.args(options).arg(tree.container()).oom_score_adj(process.oom_score_adj())
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {

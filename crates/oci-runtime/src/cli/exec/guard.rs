@@ -97,6 +97,11 @@ impl Tree {
         self.belongings.as_ref().map_or(Path::new(""), |own| &own.dir)
     }
 
+    /// The id of the container.
+    pub(super) fn container(&self) -> &str {
+        self.belongings.as_ref().map_or("", |own| &own.container)
+    }
+
     /// Sends a signal to every process that can be found.
     pub(super) fn signal(&self, signal: i32) {
         if let Some(own) = &self.belongings {

@@ -53,7 +53,8 @@ async fn run<F: Flavor>(
     request: &SessionRequest,
     tree: &mut Tree,
 ) -> Result<(i32, SessionStreams, Option<Terminal>)> {
-    make_place(runtime, tree, &process(request)?)?;
+    let process = process(request)?;
+    make_place(runtime, tree, &process)?;
     let log = tree.dir().join("log");
     let mut logging = OsString::from("--log=");
     logging.push(&log);
@@ -65,7 +66,7 @@ async fn run<F: Flavor>(
         options = vec!["--console-socket".into(), console.path().into()];
     }
     let [stdin, stdout, stderr] = ours.map(|end| end.map_or(Stdio::Null, Stdio::Fd));
-    let command = command(runtime, tree, &[logging], &request.id, &options);
+    let command = command(runtime, tree, &process, &[logging], &options);
     failpoint_async!("oci.session.spawn")
         .map_err(|source| io_error("starting the runtime".to_owned(), source))?;
     let child = command.stdin(stdin).stdout(stdout).stderr(stderr).spawn();
