@@ -228,7 +228,8 @@ async fn a_retry_joins_what_a_slow_runtime_is_making() {
         timeout(Duration::from_secs(1), claim).await.expect("it was ready").unwrap();
         assert_eq!(cri.containers().await.unwrap().len(), 2);
         cri.start(&id).await.unwrap();
-        assert_eq!(logged(&cri, &id, 1).await.lines().count(), 1);
+        let log = logged(&cri, &id, 1).await;
+        assert_eq!(log.lines().count(), 1, "{handler}: it ran twice: {log}");
         cri.remove_pod(&pod_id).await.unwrap();
         daemon.assert_nothing_left().await;
         real_runtime_ok(handler, "retry joins");

@@ -104,7 +104,11 @@ async fn forget_begun(lease: Lease) {
         Ok(())
     });
     if let Err(error) = forgotten.await {
-        tracing::warn!(sandbox = lease.sandbox_id, %error, "connections to a new host port not forgotten: senders reach the pod after their timeout");
+        tracing::warn!(
+            sandbox = lease.sandbox_id,
+            ?error,
+            "connections to a new host port not forgotten: senders reach the pod after their timeout"
+        );
     }
 }
 

@@ -64,6 +64,10 @@ async fn forget_led(lease: Lease) {
         Ok(())
     });
     if let Err(error) = forgotten.await {
-        tracing::warn!(sandbox = id, %error, "connections to closed host ports not forgotten: they end by their timeouts");
+        tracing::warn!(
+            sandbox = id,
+            ?error,
+            "connections to closed host ports not forgotten: they end by their timeouts"
+        );
     }
 }

@@ -109,19 +109,37 @@ impl Netlink {
     /// Everything that the kernel has of a kind.
     pub(super) fn dump(&mut self, what: RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
         for _ in 0..DUMPS {
-            if let Some(found) = self.dump_once(what.clone())? {
+            let mut bytes = Vec::new();
+            append(&mut bytes, self.next(), what.clone(), NLM_F_DUMP);
+            let mut found = Vec::new();
+            // What this version of the decoder cannot read is of no link that we made.
+            let read = |part: &Part<'_>| match NetlinkMessage::deserialize(part.whole).map(|it| it.payload) {
+                Ok(NetlinkPayload::InnerMessage(message)) => found.push(message),
+                _ => {}
+            };
+            if self.dump_once(&bytes, read)? {
                 return Ok(found);
             }
         }
-        Err(io::Error::new(io::ErrorKind::TimedOut, "what is looked at changes all the time"))
+        Err(unsteady())
     }
 
-    /// `None`: it changed meanwhile, and the answer may lack something.
-    fn dump_once(&mut self, what: RouteNetlinkMessage) -> io::Result<Option<Vec<RouteNetlinkMessage>>> {
-        let mut bytes = Vec::new();
-        append(&mut bytes, self.next(), what, NLM_F_DUMP);
-        self.send(&bytes)?;
-        let (wanted, mut found, mut ended, mut torn) = (self.sequence, Vec::new(), false, false);
+    /// As [`Self::raw`], for a request that is answered with all that there is: what comes after each header.
+    pub(super) fn dump_raw(&mut self, kind: u16, body: &[u8]) -> io::Result<Vec<Vec<u8>>> {
+        for _ in 0..DUMPS {
+            let bytes = self.encode(kind, NLM_F_DUMP, body)?;
+            let mut found = Vec::new();
+            if self.dump_once(&bytes, |part| found.push(part.body().to_vec()))? {
+                return Ok(found);
+            }
+        }
+        Err(unsteady())
+    }
+
+    /// `false`: it changed meanwhile, and the answer may lack something.
+    fn dump_once(&mut self, bytes: &[u8], mut take: impl FnMut(&Part<'_>)) -> io::Result<bool> {
+        self.send(bytes)?;
+        let (wanted, mut ended, mut torn) = (self.sequence, false, false);
         while !ended {
             self.receive(|part| {
                 if part.sequence != wanted {
@@ -134,19 +152,12 @@ impl Netlink {
                         Some(refusal) => return Err(refusal),
                         None => ended = true,
                     },
-                    _ => {
-                        // What this version of the decoder cannot read is of no link that we made.
-                        if let Ok(message) = NetlinkMessage::deserialize(part.whole)
-                            && let NetlinkPayload::InnerMessage(message) = message.payload
-                        {
-                            found.push(message);
-                        }
-                    }
+                    _ => take(&part),
                 }
                 Ok(())
             })?;
         }
-        Ok(Some(found).filter(|_| !torn))
+        Ok(!torn)
     }
 
     fn next(&mut self) -> u32 {
@@ -303,6 +314,10 @@ fn append(bytes: &mut Vec<u8>, sequence: u32, message: RouteNetlinkMessage, flag
     if let Some(place) = bytes.get_mut(start..) {
         message.serialize(place);
     }
+}
+
+fn unsteady() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "what is looked at changes all the time")
 }
 
 fn malformed() -> io::Error {
