@@ -206,6 +206,5 @@ fn output(log: Option<&Path>) -> Result<(Stdio, Stdio)> {
 }
 
 fn refusal(files: &Files, status: ExitStatus) -> String {
-    let written = fs::read(files.runtime_log()).unwrap_or_default();
-    words::last_error(&written).unwrap_or_else(|| format!("it {status} without saying why"))
+    words::last_error(&files.runtime_words()).unwrap_or_else(|| format!("it {status} without saying why"))
 }

@@ -8,13 +8,13 @@
 //! <state_dir>/persist/oom    empty; there if the kernel killed a process for lack of memory
 //! <state_dir>/exits/<id>     the exit code once more
 //! <state_dir>/exit.kernel    the exit code where Hull learned it from the kernel; see [`crate::exit`]
-//! <state_dir>/runtime.log    errors of a runtime that was run without a monitor
+//! <state_dir>/runtime.log    what the runtime had to say when it made the container
 //! <bundle>/{attach,ctl,winsz}    conmon's socket and fifos
 //! <bundle>/oom               the marker again: conmon 2.1.6 writes it to its working directory
 //! ```
 
 use std::fs;
-use std::io;
+use std::io::{self, Read as _, Seek as _};
 use std::path::{Path, PathBuf};
 
 use hull_failpoint::failpoint;
@@ -54,6 +54,19 @@ impl Files {
     }
     pub(crate) fn runtime_log(&self) -> PathBuf {
         self.state_dir.join("runtime.log")
+    }
+    /// The end of what the runtime wrote into its log; empty without one. Blocks.
+    pub(crate) fn runtime_words(&self) -> Vec<u8> {
+        /// Far more than a runtime has to say.
+        const MOST: u64 = 256 << 10;
+        let read = || {
+            let mut file = fs::File::open(self.runtime_log())?;
+            let length = file.metadata()?.len();
+            file.seek(io::SeekFrom::Start(length.saturating_sub(MOST)))?;
+            let mut words = Vec::new();
+            file.take(MOST).read_to_end(&mut words).map(|_| words)
+        };
+        read().unwrap_or_default()
     }
     pub(crate) fn ctl(&self) -> PathBuf {
         self.bundle.join("ctl")

@@ -41,6 +41,9 @@ pub(super) fn arguments(
     let (restore, options) = restore_image(command)?;
     arguments.extend(restore.map(|image| joined("--restore", image)));
     arguments.extend(command.global_args.iter().map(|arg| joined("--runtime-arg", arg)));
+    // The container inherits the runtime's output, and conmon would log its warnings as the container's words.
+    arguments.push(joined("--runtime-arg", joined("--log", files.runtime_log())));
+    arguments.push("--runtime-arg=--log-format=json".into());
     arguments.extend(options.iter().map(|option| joined("--runtime-opt", option)));
     Ok(arguments)
 }
@@ -156,6 +159,8 @@ mod tests {
                 "--log-path=k8s-file:/l/0.log",
                 "--syslog",
                 "--runtime-arg=--root=/run/r",
+                "--runtime-arg=--log=/s/runtime.log",
+                "--runtime-arg=--log-format=json",
                 "--runtime-opt=--no-pivot",
             ]
         );

@@ -121,7 +121,7 @@ impl ConmonMonitor {
         let mut sync = SyncPipe::new(sync).map_err(Error::io("watch the monitor's sync pipe"))?;
         let process = match attempt.report(&mut sync).await? {
             Report::Created(pid) => ProcessId::now(pid),
-            Report::Failed(message) => return Err(attempt.refused(message)),
+            Report::Failed(message) => return Err(attempt.refused(&files, &message.unwrap_or_default())),
         };
 
         attempt.stage = "waiting for the monitor to become a daemon";
@@ -400,8 +400,12 @@ impl Attempt {
         })
     }
 
-    fn refused(&self, message: Option<String>) -> Error {
-        let message = message.unwrap_or_else(|| "it failed without saying why".to_owned());
+    /// With the error from the runtime's log, or else with what it wrote to standard error and conmon passed on.
+    fn refused(&self, files: &Files, message: &str) -> Error {
+        let mut written = files.runtime_words();
+        written.extend([b"\n", message.as_bytes()].concat());
+        let message =
+            words::last_error(&written).unwrap_or_else(|| "it failed without saying why".to_owned());
         Error::Runtime { id: self.id.clone(), message }
     }
 
