@@ -162,19 +162,24 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     CHECKS.iter().map(|(name, _)| *name)
 }
 
+/// The longest that a check may take, on an emulated machine too: a runtime that hangs is a failure.
+const LONGEST: Duration = Duration::from_secs(120);
+
 /// Runs every check, one after the other.
 pub async fn run(fixture: &dyn Fixture) -> Report {
     let mut report = Report::default();
     for (name, check) in CHECKS {
         let began = Instant::now();
         let case = Case { fixture, name, ids: Mutex::new(Vec::new()) };
-        let mut outcome = check(&case).await;
-        if let Err(left) = case.clean_up().await {
-            outcome = Err(match outcome {
-                Ok(()) => left,
-                Err(reason) => format!("{reason}; then {left}"),
-            });
-        }
+        let outcome = async {
+            let outcome = check(&case).await;
+            match (outcome, case.clean_up().await) {
+                (Err(reason), Err(left)) => Err(format!("{reason}; then {left}")),
+                (outcome, left) => outcome.and(left),
+            }
+        };
+        let outcome = tokio::time::timeout(LONGEST, outcome).await;
+        let outcome = outcome.unwrap_or_else(|_| Err(format!("it does not end within {LONGEST:?}")));
         report.ran.push((name, began.elapsed()));
         if let Err(reason) = outcome {
             report.failed.push((name, reason));

@@ -3,6 +3,7 @@
 
 #![allow(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::print_stderr,
     reason = "a panic is how a test fails, and a report is read"
 )]
@@ -128,7 +129,8 @@ async fn execs_have_their_own_cgroup(fixture: &ProgramFixture, everywhere: bool)
 
 async fn passes(fixture: ProgramFixture, exec_everywhere: bool) {
     hull_process::reaper::install().unwrap();
-    execs_have_their_own_cgroup(&fixture, exec_everywhere).await;
+    let own = execs_have_their_own_cgroup(&fixture, exec_everywhere);
+    tokio::time::timeout(Duration::from_secs(120), own).await.expect("execs and their cgroups hang");
     let report = contract::run(&fixture).await;
     eprintln!("{report}");
     let finished = fixture.finish();

@@ -3,13 +3,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use hull_tests::unique;
 
 pub(crate) struct Bounded {
     dir: PathBuf,
     root: PathBuf,
-    pid: u32,
     used: &'static str,
     most: &'static str,
     unbounded: &'static str,
@@ -36,7 +36,7 @@ impl Bounded {
         let dir = root.join(format!("hull-test-bounded-{}", unique()));
         fs::create_dir(&dir).unwrap();
         fs::write(dir.join("cgroup.procs"), pid.to_string()).unwrap();
-        Self { dir, root: root.to_owned(), pid, used, most, unbounded }
+        Self { dir, root: root.to_owned(), used, most, unbounded }
     }
 
     pub(crate) fn used(&self) -> usize {
@@ -50,8 +50,17 @@ impl Bounded {
 }
 
 impl Drop for Bounded {
+    /// A daemon that was killed leaves programs behind that are about to end.
     fn drop(&mut self) {
-        let _ = fs::write(self.root.join("cgroup.procs"), self.pid.to_string());
-        let _ = fs::remove_dir(&self.dir);
+        let end = Instant::now() + Duration::from_secs(10);
+        while self.dir.exists() && Instant::now() < end {
+            let left = fs::read_to_string(self.dir.join("cgroup.procs")).unwrap_or_default();
+            for pid in left.lines() {
+                let _ = fs::write(self.root.join("cgroup.procs"), pid);
+            }
+            if fs::remove_dir(&self.dir).is_err() {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
     }
 }
