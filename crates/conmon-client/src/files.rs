@@ -14,7 +14,7 @@
 //! ```
 
 use std::fs;
-use std::io::{self, Read as _, Seek as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use hull_failpoint::failpoint;
@@ -55,18 +55,9 @@ impl Files {
     pub(crate) fn runtime_log(&self) -> PathBuf {
         self.state_dir.join("runtime.log")
     }
-    /// The end of what the runtime wrote into its log; empty without one. Blocks.
+    /// The end of what the runtime wrote into its log. Blocks.
     pub(crate) fn runtime_words(&self) -> Vec<u8> {
-        /// Far more than a runtime has to say.
-        const MOST: u64 = 256 << 10;
-        let read = || {
-            let mut file = fs::File::open(self.runtime_log())?;
-            let length = file.metadata()?.len();
-            file.seek(io::SeekFrom::Start(length.saturating_sub(MOST)))?;
-            let mut words = Vec::new();
-            file.take(MOST).read_to_end(&mut words).map(|_| words)
-        };
-        read().unwrap_or_default()
+        hull_oci_runtime::cli::end_of(&self.runtime_log())
     }
     pub(crate) fn ctl(&self) -> PathBuf {
         self.bundle.join("ctl")

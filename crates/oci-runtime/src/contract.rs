@@ -171,21 +171,22 @@ pub async fn run(fixture: &dyn Fixture) -> Report {
     for (name, check) in CHECKS {
         let began = Instant::now();
         let case = Case { fixture, name, ids: Mutex::new(Vec::new()) };
-        let outcome = async {
-            let outcome = check(&case).await;
-            match (outcome, case.clean_up().await) {
-                (Err(reason), Err(left)) => Err(format!("{reason}; then {left}")),
-                (outcome, left) => outcome.and(left),
-            }
+        let outcome = bounded("it", check(&case)).await;
+        let outcome = match (outcome, bounded("then the clean-up", case.clean_up()).await) {
+            (Err(reason), Err(left)) => Err(format!("{reason}; then {left}")),
+            (outcome, left) => outcome.and(left),
         };
-        let outcome = tokio::time::timeout(LONGEST, outcome).await;
-        let outcome = outcome.unwrap_or_else(|_| Err(format!("it does not end within {LONGEST:?}")));
         report.ran.push((name, began.elapsed()));
         if let Err(reason) = outcome {
             report.failed.push((name, reason));
         }
     }
     report
+}
+
+async fn bounded(what: &str, work: impl Future<Output = Outcome>) -> Outcome {
+    let ended = tokio::time::timeout(LONGEST, work).await;
+    ended.unwrap_or_else(|_| Err(format!("{what} does not end within {LONGEST:?}")))
 }
 
 impl Report {

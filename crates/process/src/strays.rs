@@ -12,7 +12,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::OsStringExt;
-use std::sync::LazyLock;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -38,11 +38,11 @@ impl Strays {
     pub(crate) fn new() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         // This process: the number alone may be that of one which died before.
-        static OWN: LazyLock<(u32, u64)> = LazyLock::new(|| {
-            let pid = std::process::id();
-            (pid, ProcessId::of(pid.cast_signed()).map_or(0, |process| process.start_time))
-        });
-        let (pid, start) = *OWN;
+        static START: OnceLock<u64> = OnceLock::new();
+        let pid = std::process::id();
+        // Asked again next time where it cannot be read now (no descriptor is left).
+        let read = || ProcessId::of(pid.cast_signed()).map(|it| *START.get_or_init(|| it.start_time));
+        let start = START.get().copied().or_else(read).unwrap_or_default();
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         Self { value: format!("{pid}.{start}.{number}") }
     }

@@ -101,7 +101,8 @@ fn aside(
 ) {
     let job = ctx.jobs.begin("recovery", key, waits_for);
     ctx.tasks.spawn(async move {
-        let _held = (part, job);
+        // The job first: when all is recovered none is listed.
+        let _held = (job, part);
         work.await;
     });
 }

@@ -4,6 +4,8 @@
 //! The words are facts of the programs (runc 1.1 to 1.5, crun 1.8 to 1.28, youki), not of a standard:
 //! the OCI command line has no error codes. Both log formats are read, and plain text.
 
+use std::fs;
+use std::io::{self, Read as _, Seek as _};
 use std::path::Path;
 
 use hull_process::ExitStatus;
@@ -44,6 +46,20 @@ pub fn last_error(output: &[u8]) -> String {
 pub fn create_failure(runtime: &str, id: &str, status: ExitStatus, output: &[u8]) -> Error {
     let (status, message) = (in_words(status), last_error(output));
     classify(Failure { runtime, operation: "create", id, root: Path::new("/"), status, message })
+}
+
+/// The end of a log, which may be long; empty without one. Blocks.
+pub fn end_of(log: &Path) -> Vec<u8> {
+    /// Far more than there is to say about an error.
+    const MOST: u64 = 256 << 10;
+    let read = || {
+        let mut file = fs::File::open(log)?;
+        let length = file.metadata()?.len();
+        file.seek(io::SeekFrom::Start(length.saturating_sub(MOST)))?;
+        let mut words = Vec::new();
+        file.take(MOST).read_to_end(&mut words).map(|_| words)
+    };
+    read().unwrap_or_else(|_: io::Error| Vec::new())
 }
 
 /// A failed `checkpoint` with the words of criu, which runtimes leave in its log: it runs on some kernels only.

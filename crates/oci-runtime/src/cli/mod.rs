@@ -33,7 +33,7 @@ use hull_process::{Pidfd, ProcessId};
 use serde_json::Value;
 
 pub use crun::CrunRuntime;
-pub use message::{create_failure, last_error};
+pub use message::{create_failure, end_of, last_error};
 pub use runc::RuncRuntime;
 pub use youki::YoukiRuntime;
 
@@ -380,9 +380,12 @@ impl<F: Flavor> OciRuntime for CliRuntime<F> {
         if request.leave_running {
             call = call.arg("--leave-running");
         }
-        let Err(error) = self.runner.run(call.with_id()).await else { return Ok(()) };
+        // That of an earlier try would tell of that.
         let log = request.work_path.join("dump.log");
-        let log = tokio::task::spawn_blocking(move || std::fs::read(log).unwrap_or_default()).await;
+        let stale = log.clone();
+        let _ = tokio::task::spawn_blocking(move || std::fs::remove_file(stale)).await;
+        let Err(error) = self.runner.run(call.with_id()).await else { return Ok(()) };
+        let log = tokio::task::spawn_blocking(move || message::end_of(&log)).await;
         Err(message::checkpoint_failure(error, &log.unwrap_or_default()))
     }
 

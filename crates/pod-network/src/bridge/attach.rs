@@ -106,7 +106,7 @@ async fn forget_begun(lease: Lease) {
     if let Err(error) = forgotten.await {
         tracing::warn!(
             sandbox = lease.sandbox_id,
-            ?error,
+            error = &error as &dyn std::error::Error,
             "connections to a new host port not forgotten: senders reach the pod after their timeout"
         );
     }

@@ -29,6 +29,7 @@ const NESTED: u16 = 1 << 15;
 const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_TUPLE_REPLY: u16 = 2;
 const CTA_ID: u16 = 12;
+const CTA_ZONE: u16 = 18;
 const CTA_FILTER: u16 = 25;
 const CTA_TUPLE_IP: u16 = 1;
 const CTA_TUPLE_PROTO: u16 = 2;
@@ -67,21 +68,26 @@ impl Which {
 pub(super) fn forget(mapping: &PortMapping, which: Which) -> io::Result<()> {
     let mut netlink = Netlink::netfilter()?;
     match netlink.raw(DELETE, 0, &body(mapping, which)) {
-        Err(error) if matches!(errno(&error), Some(libc::EINVAL | libc::EOPNOTSUPP)) => {
-            forget_each(&mut netlink, mapping, which)
-        }
+        Err(error) if is_refused(&error) => forget_each(&mut netlink, mapping, which),
         other => unless_gone(other),
     }
 }
 
 /// Without the kernel's help: what is there is looked at, and what matches is deleted.
 fn forget_each(netlink: &mut Netlink, mapping: &PortMapping, which: Which) -> io::Result<()> {
-    for entry in netlink.dump_raw(GET, &head(which.is_ipv4()))? {
-        if let Some(request) = matches(&entry, mapping, which).then(|| one(&entry)).flatten() {
-            unless_gone(netlink.raw(DELETE, 0, &request))?;
-        }
-    }
-    Ok(())
+    let ours = |entry: &[u8]| matches(entry, mapping, which);
+    let found = match netlink.dump_raw(GET, &body(mapping, which), ours) {
+        // A dump takes a filter from 5.8 on.
+        Err(error) if is_refused(&error) => netlink.dump_raw(GET, &head(which.is_ipv4()), ours),
+        answer => answer,
+    };
+    let requests = found?.into_iter().filter_map(|entry| one(&entry));
+    // All are tried; the first refusal (an offloaded one is busy) is told.
+    requests.map(|request| unless_gone(netlink.raw(DELETE, 0, &request))).fold(Ok(()), Result::and)
+}
+
+fn is_refused(error: &io::Error) -> bool {
+    matches!(errno(error), Some(libc::EINVAL | libc::EOPNOTSUPP))
 }
 
 /// No connection matched, or it has ended by itself.
@@ -119,6 +125,9 @@ fn one(entry: &[u8]) -> Option<Vec<u8>> {
     let attributes = entry.get(HEAD..)?;
     push_attribute(&mut request, CTA_TUPLE_ORIG | NESTED, attribute(attributes, CTA_TUPLE_ORIG)?);
     push_attribute(&mut request, CTA_ID, attribute(attributes, CTA_ID)?);
+    if let Some(zone) = attribute(attributes, CTA_ZONE) {
+        push_attribute(&mut request, CTA_ZONE, zone);
+    }
     Some(request)
 }
 

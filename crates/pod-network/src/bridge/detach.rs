@@ -66,7 +66,7 @@ async fn forget_led(lease: Lease) {
     if let Err(error) = forgotten.await {
         tracing::warn!(
             sandbox = id,
-            ?error,
+            error = &error as &dyn std::error::Error,
             "connections to closed host ports not forgotten: they end by their timeouts"
         );
     }

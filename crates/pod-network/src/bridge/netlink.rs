@@ -124,12 +124,23 @@ impl Netlink {
         Err(unsteady())
     }
 
-    /// As [`Self::raw`], for a request that is answered with all that there is: what comes after each header.
-    pub(super) fn dump_raw(&mut self, kind: u16, body: &[u8]) -> io::Result<Vec<Vec<u8>>> {
+    /// As [`Self::raw`], for a request that is answered with all that there is: what comes after the header of each
+    /// that is wanted.
+    pub(super) fn dump_raw(
+        &mut self,
+        kind: u16,
+        body: &[u8],
+        wanted: impl Fn(&[u8]) -> bool,
+    ) -> io::Result<Vec<Vec<u8>>> {
         for _ in 0..DUMPS {
             let bytes = self.encode(kind, NLM_F_DUMP, body)?;
             let mut found = Vec::new();
-            if self.dump_once(&bytes, |part| found.push(part.body().to_vec()))? {
+            let keep = |part: &Part<'_>| {
+                if wanted(part.body()) {
+                    found.push(part.body().to_vec());
+                }
+            };
+            if self.dump_once(&bytes, keep)? {
                 return Ok(found);
             }
         }
