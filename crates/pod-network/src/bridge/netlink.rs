@@ -113,9 +113,11 @@ impl Netlink {
             append(&mut bytes, self.next(), what.clone(), NLM_F_DUMP);
             let mut found = Vec::new();
             // What this version of the decoder cannot read is of no link that we made.
-            let read = |part: &Part<'_>| match NetlinkMessage::deserialize(part.whole).map(|it| it.payload) {
-                Ok(NetlinkPayload::InnerMessage(message)) => found.push(message),
-                _ => {}
+            let read = |part: &Part<'_>| {
+                let message = NetlinkMessage::deserialize(part.whole).map(|it| it.payload);
+                if let Ok(NetlinkPayload::InnerMessage(message)) = message {
+                    found.push(message);
+                }
             };
             if self.dump_once(&bytes, read)? {
                 return Ok(found);
