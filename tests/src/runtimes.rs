@@ -81,6 +81,20 @@ pub fn hanging_create(dir: &Path, runtime: &Path) -> PathBuf {
     write_script(dir, "hanging-create", &script)
 }
 
+/// A runtime that writes each of its calls into `told`, with its `oom_score_adj`.
+///
+/// # Panics
+/// When the script cannot be written.
+pub fn telling_scores(dir: &Path, runtime: &Path, told: &Path) -> PathBuf {
+    // The daemon sets the value of what it has just started: a moment for it.
+    let script = format!(
+        "#!/bin/sh\nsleep 0.2\necho \"$* $(cat /proc/self/oom_score_adj)\" >>{}\nexec {} \"$@\"\n",
+        told.display(),
+        runtime.display()
+    );
+    write_script(dir, "telling-scores", &script)
+}
+
 fn write_script(dir: &Path, name: &str, text: &str) -> PathBuf {
     let bin = dir.join("bin");
     fs::create_dir_all(&bin).expect("make the directory of scripts");

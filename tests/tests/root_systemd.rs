@@ -5,7 +5,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "tests")]
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -113,16 +112,9 @@ async fn assert_no_units(daemon: &Daemon, ids: &[String]) {
 
 /// A handler whose runtime writes down how well each of its calls is protected from the killer of processes.
 fn with_runtime_that_tells(setup: Setup) -> (PathBuf, Setup) {
-    let (told, script) = (setup.dir().join("told"), setup.dir().join("tells"));
+    let told = setup.dir().join("told");
     let runc = runtimes::real(setup.dir(), "runc");
-    // The daemon sets the value of what it has just started: a moment for it.
-    let text = format!(
-        "#!/bin/sh\nsleep 0.2\necho \"$* $(cat /proc/self/oom_score_adj)\" >>{}\nexec {} \"$@\"\n",
-        told.display(),
-        runc.display()
-    );
-    fs::write(&script, text).unwrap();
-    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let script = runtimes::telling_scores(setup.dir(), &runc, &told);
     let setup = setup.handler("tells", "runc", &script);
     (told, setup)
 }
