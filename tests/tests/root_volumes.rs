@@ -45,6 +45,7 @@ fn spoil(config: &mut ContainerConfig, way: &str, fs: &FuseFs) {
             linux.security_context.as_mut().unwrap().seccomp = Some(SecurityProfile {
                 profile_type: ProfileType::Localhost as i32,
                 localhost_ref: dead.join("profile.json").to_str().unwrap().to_owned(),
+                ..Default::default()
             });
         }
     }

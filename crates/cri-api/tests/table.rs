@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Holds the interface to the table of the protocol, `cri-v1-api.tsv`, both ways.
+//! Compares the interface with the tables of the protocol, both ways: `cri-v1-api.tsv` is that of Kubernetes 1.37,
+//! `cri-v1-api-1.38.tsv` what the beta of 1.38 adds to it.
 //!
 //! The table's columns: kind, name, field or method, number, type, oneof. A message without fields has
 //! one line whose third column is `(empty)`. `type` is `repeated X`, `map<K,V>`, or the plain type,
@@ -12,6 +13,7 @@ use std::collections::BTreeSet;
 use prost_reflect::{DescriptorPool, EnumDescriptor, FieldDescriptor, Kind, MessageDescriptor};
 
 const TABLE: &str = include_str!("cri-v1-api.tsv");
+const LATER: &str = include_str!("cri-v1-api-1.38.tsv");
 
 fn pool() -> DescriptorPool {
     DescriptorPool::decode(hull_cri_api::FILE_DESCRIPTOR_SET).unwrap()
@@ -105,9 +107,10 @@ fn lines_of_interface() -> BTreeSet<String> {
     lines
 }
 
-fn lines_of_table() -> BTreeSet<String> {
+fn lines_of_tables() -> BTreeSet<String> {
     let mut lines = BTreeSet::new();
-    for (index, text) in TABLE.lines().enumerate().skip(1) {
+    let tables = [TABLE, LATER].into_iter().flat_map(|table| table.lines().enumerate().skip(1));
+    for (index, text) in tables {
         let columns: Vec<&str> = text.split('\t').collect();
         let [kind, name, member, number, ty, oneof] = columns[..] else {
             panic!("line {}: {} columns, not 6", index + 1, columns.len())
@@ -119,21 +122,30 @@ fn lines_of_table() -> BTreeSet<String> {
 }
 
 #[test]
-fn interface_is_exactly_the_table() {
-    let (table, interface) = (lines_of_table(), lines_of_interface());
+fn interface_is_exactly_the_tables() {
+    let (table, interface) = (lines_of_tables(), lines_of_interface());
     let missing: Vec<_> = table.difference(&interface).collect();
     let extra: Vec<_> = interface.difference(&table).collect();
     assert!(missing.is_empty() && extra.is_empty(), "missing: {missing:#?}\nextra: {extra:#?}");
-    assert!(table.len() > 600, "the table is cut short: {} lines", table.len());
+    assert!(table.len() > 680, "a table is cut short: {} lines", table.len());
+}
+
+/// `SERVICE.METHOD` and its place in the service, counted from 1.
+fn methods(table: &str) -> impl Iterator<Item = (String, usize)> {
+    table.lines().filter_map(|text| text.strip_prefix("service\t")).map(|text| {
+        let columns: Vec<_> = text.split('\t').collect();
+        (format!("{}.{}", columns[0], columns[1]), columns[2].parse().unwrap())
+    })
 }
 
 #[test]
-fn methods_stand_in_the_order_of_the_table() {
-    let table: Vec<_> = TABLE
-        .lines()
-        .filter_map(|text| text.strip_prefix("service\t"))
-        .map(|text| text.split('\t').take(2).collect::<Vec<_>>().join("."))
-        .collect();
+fn methods_stand_in_the_order_of_the_tables() {
+    let mut table: Vec<_> = methods(TABLE).map(|(name, _)| name).collect();
+    for (name, place) in methods(LATER) {
+        let service = name.split('.').next().unwrap();
+        let first = table.iter().position(|name| name.starts_with(service)).unwrap();
+        table.insert(first + place - 1, name);
+    }
     let interface: Vec<_> = pool()
         .services()
         .flat_map(|service| {

@@ -61,6 +61,7 @@ fn parse_pod(text: &str) -> Result<PodSandboxConfig, String> {
 fn parse_container(text: &str) -> Result<ContainerConfig, String> {
     let mut value = parse_json(text)?;
     let values = take_env_values(&mut value)?;
+    rename_stop_signal(&mut value);
     let bytes = encode("ContainerConfig", value)?;
     let mut config = ContainerConfig::decode(bytes.as_slice()).map_err(|error| error.to_string())?;
     for (env, value) in config.envs.iter_mut().zip(values) {
@@ -85,6 +86,18 @@ fn take_env_values(config: &mut Value) -> Result<Vec<String>, String> {
         }
     }
     Ok(values)
+}
+
+/// Renames a stop signal as it was before Kubernetes 1.37, when the protocol's names had no `SIGNAL_` before them.
+fn rename_stop_signal(config: &mut Value) {
+    for key in ["stop_signal", "stopSignal"] {
+        if let Some(Value::String(name)) = config.get_mut(key) {
+            let is_old = name.starts_with("SIG") && !name.starts_with("SIGNAL_");
+            if is_old || name == "RUNTIME_DEFAULT" {
+                name.insert_str(0, "SIGNAL_");
+            }
+        }
+    }
 }
 
 /// Checks `value` against the message `name` and encodes it as that.
@@ -168,7 +181,7 @@ fn distance(a: &str, b: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use hull_cri_api::v1::{MountPropagation, NamespaceMode};
+    use hull_cri_api::v1::{MountPropagation, NamespaceMode, Signal};
     use proptest::prelude::*;
 
     use super::*;
@@ -207,6 +220,19 @@ mod tests {
         assert_eq!(config.mounts[0].host_path, "/y");
         assert_eq!(config.mounts[0].propagation(), MountPropagation::PropagationBidirectional);
         assert_eq!(config.cdi_devices[0].name, "v/c=d");
+    }
+
+    #[test]
+    fn stop_signals_of_both_spellings() {
+        for (text, signal) in [
+            (r#"{"stop_signal": "SIGUSR1"}"#, Signal::Sigusr1),
+            (r#"{"stopSignal": "SIGNAL_SIGUSR1"}"#, Signal::Sigusr1),
+            (r#"{"stop_signal": "RUNTIME_DEFAULT"}"#, Signal::RuntimeDefault),
+            (r#"{"stop_signal": "SIGNAL_RUNTIME_DEFAULT"}"#, Signal::RuntimeDefault),
+            (r#"{"stop_signal": 29}"#, Signal::Sigusr1),
+        ] {
+            assert_eq!(parse_container(text).unwrap().stop_signal(), signal, "{text}");
+        }
     }
 
     #[test]

@@ -138,8 +138,6 @@ pub(crate) struct ImageMount {
     /// Which of the request's mounts it is.
     pub(crate) index: usize,
     pub(crate) image_id: String,
-    /// As [`ContainerMeta::image_ref`].
-    pub(crate) image_ref: String,
 }
 
 /// What changes of a container.

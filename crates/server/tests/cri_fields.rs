@@ -5,7 +5,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-const TABLE: &str = include_str!("../../cri-api/tests/cri-v1-api.tsv");
+const TABLE: &str = concat!(
+    include_str!("../../cri-api/tests/cri-v1-api.tsv"),
+    include_str!("../../cri-api/tests/cri-v1-api-1.38.tsv")
+);
 const LIST: &str = include_str!("../../../docs/cri-fields.md");
 
 /// Fields of all messages that requests are made of.

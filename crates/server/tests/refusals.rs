@@ -203,14 +203,18 @@ async fn containers() {
         ("namespace_options.network", |c| security(c).namespace_options.get_or_insert_default().network = 2),
         ("namespace_options.ipc", |c| security(c).namespace_options.get_or_insert_default().ipc = 2),
         ("seccomp", |c| {
-            security(c).seccomp = Some(SecurityProfile { profile_type: 2, localhost_ref: "x".into() });
+            security(c).seccomp =
+                Some(SecurityProfile { profile_type: 2, localhost_ref: "x".into(), ..Default::default() });
         }),
         ("seccomp", |c| {
             security(c).seccomp = Some(SecurityProfile { profile_type: 7, ..Default::default() })
         }),
         ("seccomp", |c| {
-            security(c).seccomp =
-                Some(SecurityProfile { profile_type: 2, localhost_ref: "/dev/null".into() });
+            security(c).seccomp = Some(SecurityProfile {
+                profile_type: 2,
+                localhost_ref: "/dev/null".into(),
+                ..Default::default()
+            });
         }),
         ("apparmor", |c| {
             security(c).apparmor = Some(SecurityProfile { profile_type: 7, ..Default::default() })
@@ -224,6 +228,10 @@ async fn containers() {
             options.userns_options = Some(users());
         }),
         ("mounts.gidMappings", |c| mount(c, |m| m.uid_mappings = users().uids)),
+        ("mounts.mount_options", |c| mount(c, |m| m.mount_options = vec!["noexec".into(), "exec".into()])),
+        ("apparmor", |c| {
+            security(c).apparmor = Some(SecurityProfile { profile_type: 3, ..Default::default() })
+        }),
     ];
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start_mock(dir.path()).await.unwrap();
@@ -252,6 +260,83 @@ async fn containers() {
     for left in ["lib/records/containers", "lib/containers", "run/containers"] {
         assert_eq!(std::fs::read_dir(dir.path().join(left)).unwrap().count(), 0, "{left}");
     }
+    server.shutdown().await;
+}
+
+/// What the beta of Kubernetes 1.38 adds: refused by name, never ignored.
+#[tokio::test]
+async fn fields_and_calls_of_the_next_version() {
+    type Change<T> = fn(&mut T);
+    let oci = || SecurityProfile { profile_type: 3, oci_ref: "r.io/p@sha256:0".into(), ..Default::default() };
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start_mock(dir.path()).await.unwrap();
+    let mut client = client(&server).await;
+    let mut answers = Vec::new();
+    let pods: [(&str, Change<PodSandboxConfig>); 2] = [
+        ("namespace_options.cgroupns_options", |c| {
+            let options = pod_security(c).namespace_options.get_or_insert_default();
+            options.cgroupns_options = Some(CgroupNamespace::default());
+        }),
+        ("seccomp.profile_type OCI", |c| {
+            pod_security(c).seccomp = Some(SecurityProfile { profile_type: 3, ..Default::default() });
+        }),
+    ];
+    for (words, change) in pods {
+        let mut config = pod();
+        change(&mut config);
+        answers.push((words, run(&mut client, config).await.map(drop)));
+    }
+    let containers: [(&str, Change<ContainerConfig>); 5] = [
+        ("cgroup_mount_mode", |c| security(c).cgroup_mount_mode = 2),
+        ("cgroup_mount_mode", |c| security(c).cgroup_mount_mode = 7),
+        ("namespace_options.cgroupns_options", |c| {
+            let options = security(c).namespace_options.get_or_insert_default();
+            options.cgroupns_options = Some(CgroupNamespace { mode: 1 });
+        }),
+        ("seccomp.base_profile", |c| {
+            let base_profile = Some(SecurityProfileBase::default());
+            security(c).seccomp = Some(SecurityProfile { base_profile, ..Default::default() });
+        }),
+        ("apparmor.oci_ref", |c| {
+            security(c).apparmor = Some(SecurityProfile { oci_ref: "x".into(), ..Default::default() });
+        }),
+    ];
+    let pod_id = run(&mut client, pod()).await.unwrap();
+    for (words, change) in containers {
+        let mut config = container();
+        change(&mut config);
+        let request = CreateContainerRequest {
+            pod_sandbox_id: pod_id.clone(),
+            config: Some(config),
+            sandbox_config: Some(pod()),
+        };
+        answers.push((words, client.create_container(request).await.map(drop)));
+    }
+    let mut with_oci = container();
+    security(&mut with_oci).seccomp = Some(oci());
+    let request = CreateContainerRequest {
+        pod_sandbox_id: pod_id.clone(),
+        config: Some(with_oci),
+        sandbox_config: Some(pod()),
+    };
+    answers.push(("seccomp.oci_ref", client.create_container(request).await.map(drop)));
+    answers.push(("CheckpointPod", client.checkpoint_pod(CheckpointPodRequest::default()).await.map(drop)));
+    answers.push(("RestorePod", client.restore_pod(RestorePodRequest::default()).await.map(drop)));
+    let endpoint = Endpoint::try_from(format!("unix://{}", server.socket().display())).unwrap();
+    let mut images = image_service_client::ImageServiceClient::new(endpoint.connect().await.unwrap());
+    let pull = PullSecurityProfileRequest::default();
+    answers.push(("PullSecurityProfile", images.pull_security_profile(pull).await.map(drop)));
+    let list = ListSecurityProfilesRequest {};
+    answers.push(("ListSecurityProfiles", images.list_security_profiles(list).await.map(drop)));
+    let remove = RemoveSecurityProfileRequest::default();
+    answers.push(("RemoveSecurityProfile", images.remove_security_profile(remove).await.map(drop)));
+    for (words, answer) in answers {
+        let status = answer.expect_err(words);
+        assert_eq!(status.code(), Code::Unimplemented, "{words}: {status}");
+        assert!(status.message().contains(words), "{words}: {status}");
+    }
+    let features = client.status(StatusRequest::default()).await.unwrap().into_inner().features.unwrap();
+    assert!(features.mount_options && !features.cgroup_mount_mode && !features.seccomp_profile_oci);
     server.shutdown().await;
 }
 

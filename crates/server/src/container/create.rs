@@ -182,7 +182,7 @@ fn image_mounts(ctx: &Context, mounts: &[v1::Mount]) -> Result<Vec<ImageMount>> 
             let image = ctx.images.find(name)?;
             let image =
                 image.ok_or_else(|| Error::NotFound { kind: "image of a mount", id: name.to_owned() })?;
-            Ok(ImageMount { index, image_id: image.id.clone(), image_ref: image_ref(&image) })
+            Ok(ImageMount { index, image_id: image.id.clone() })
         })
         .collect()
 }

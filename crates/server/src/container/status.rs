@@ -62,12 +62,12 @@ pub(crate) fn of(container: &Container) -> v1::ContainerStatus {
     }
 }
 
-/// As asked for; an image with what its name led to.
+/// Returns the mounts as asked for, those of images with the reference that PullImage answered: the image's id.
 fn mounts(meta: &ContainerMeta) -> Vec<v1::Mount> {
     let mut mounts = meta.config.mounts.clone();
     for found in &meta.image_mounts {
         if let Some(image) = mounts.get_mut(found.index).and_then(|mount| mount.image.as_mut()) {
-            image.image_ref.clone_from(&found.image_ref);
+            image.image_ref.clone_from(&found.image_id);
         }
     }
     mounts
@@ -126,7 +126,7 @@ fn stop_signal(number: i32) -> i32 {
         _ => nix::sys::signal::Signal::try_from(number)
             .map_or_else(|_| String::new(), |signal| signal.as_str().to_owned()),
     };
-    v1::Signal::from_str_name(&name).map_or(0, |signal| signal as i32)
+    v1::Signal::from_str_name(&format!("SIGNAL_{name}")).map_or(0, |signal| signal as i32)
 }
 
 #[cfg(test)]
@@ -137,7 +137,7 @@ mod tests {
     fn signals_are_told_as_the_cri_names_them() {
         assert_eq!(stop_signal(15), v1::Signal::Sigterm as i32);
         assert_eq!(stop_signal(3), v1::Signal::Sigquit as i32);
-        assert_eq!(v1::Signal::try_from(stop_signal(37)).unwrap().as_str_name(), "SIGRTMINPLUS3");
-        assert_eq!(v1::Signal::try_from(stop_signal(63)).unwrap().as_str_name(), "SIGRTMAXMINUS1");
+        assert_eq!(v1::Signal::try_from(stop_signal(37)).unwrap().as_str_name(), "SIGNAL_SIGRTMINPLUS3");
+        assert_eq!(v1::Signal::try_from(stop_signal(63)).unwrap().as_str_name(), "SIGNAL_SIGRTMAXMINUS1");
     }
 }

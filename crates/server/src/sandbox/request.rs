@@ -12,6 +12,7 @@ use crate::cgroup;
 use crate::config::CgroupDriver;
 use crate::error::{Error, Result};
 use crate::model::SandboxKey;
+use crate::spec;
 
 const OPERATION: &str = "RunPodSandbox";
 
@@ -55,6 +56,7 @@ pub(crate) fn validate(config: &v1::PodSandboxConfig, driver: CgroupDriver) -> R
         }
         namespaces(linux)?;
     }
+    spec::unsupported::refuse_in_pod(config)?;
     Ok(SandboxKey {
         namespace: metadata.namespace.clone(),
         name: metadata.name.clone(),

@@ -6,7 +6,7 @@ use hull_cri_api::v1::image_service_server::ImageService;
 use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
 
-use super::{answer, chunks};
+use super::{answer, chunks, unimplemented};
 use crate::context::Context;
 use crate::image;
 
@@ -44,6 +44,27 @@ impl ImageService for Images {
     ) -> Answer<v1::RemoveImageResponse> {
         let removed = image::remove(&self.ctx, request.get_ref().image.as_ref()).await;
         answer("RemoveImage", removed.map(|()| v1::RemoveImageResponse {}))
+    }
+
+    async fn pull_security_profile(
+        &self,
+        _: Request<v1::PullSecurityProfileRequest>,
+    ) -> Answer<v1::PullSecurityProfileResponse> {
+        unimplemented("PullSecurityProfile")
+    }
+
+    async fn list_security_profiles(
+        &self,
+        _: Request<v1::ListSecurityProfilesRequest>,
+    ) -> Answer<v1::ListSecurityProfilesResponse> {
+        unimplemented("ListSecurityProfiles")
+    }
+
+    async fn remove_security_profile(
+        &self,
+        _: Request<v1::RemoveSecurityProfileRequest>,
+    ) -> Answer<v1::RemoveSecurityProfileResponse> {
+        unimplemented("RemoveSecurityProfile")
     }
 
     async fn image_fs_info(&self, _: Request<v1::ImageFsInfoRequest>) -> Answer<v1::ImageFsInfoResponse> {

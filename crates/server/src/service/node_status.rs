@@ -34,6 +34,9 @@ pub(crate) fn status(ctx: &Context, verbose: bool) -> Result<v1::StatusResponse>
                 .handlers
                 .keys()
                 .any(|name| ctx.probes.facts(name).user_namespaces),
+            mount_options: true,
+            cgroup_mount_mode: false,
+            seccomp_profile_oci: false,
         }),
     })
 }
@@ -63,6 +66,7 @@ fn features(ctx: &Daemon, name: &str) -> v1::RuntimeHandlerFeatures {
     v1::RuntimeHandlerFeatures {
         recursive_read_only_mounts: facts.recursive_read_only,
         user_namespaces: facts.user_namespaces,
+        cgroup_namespaces: false,
     }
 }
 

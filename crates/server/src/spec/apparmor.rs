@@ -67,6 +67,7 @@ fn wanted(security: &v1::LinuxContainerSecurityContext) -> Result<Wanted<'_>, Sp
         Ok(ProfileType::RuntimeDefault) => Ok(Wanted::RuntimeDefault),
         Ok(ProfileType::Unconfined) => Ok(Wanted::Unconfined),
         Ok(ProfileType::Localhost) => Ok(name(&profile.localhost_ref)),
+        Ok(ProfileType::Oci) => Err(SpecError::invalid(FIELD, "type OCI is for seccomp alone")),
         Err(_) => Err(SpecError::invalid(FIELD, format!("unknown profile type {}", profile.profile_type))),
     }
 }
@@ -85,6 +86,7 @@ mod tests {
             security.apparmor = kind.map(|profile_type| v1::SecurityProfile {
                 profile_type,
                 localhost_ref: "localhost/mine".into(),
+                ..Default::default()
             });
             security.apparmor_profile = old.to_owned();
             let input = SpecInput { apparmor_default: default, ..fixture.input() };

@@ -37,7 +37,7 @@ mod snapshot_tests;
 mod node_snapshot_tests;
 #[cfg(test)]
 pub(crate) mod tests;
-mod unsupported;
+pub(crate) mod unsupported;
 pub mod update;
 pub mod user;
 pub mod userns;

@@ -41,6 +41,8 @@ pub struct ResolvedMount {
     pub propagation: Propagation,
     /// What ids of the source are inside, as in a user namespace with these ids; `None`: as the kernel has them.
     pub ids: Option<UserMappings>,
+    /// Further options of the bind mount.
+    pub options: Vec<&'static str>,
 }
 
 /// Which mounts made later on one side of a bind mount are seen on the other.
@@ -164,6 +166,7 @@ fn own_mount(mount: &ResolvedMount) -> Result<Mount, SpecError> {
         (false, false) => "rw",
     };
     let mut options = vec!["rbind", mount.propagation.option(), access];
+    options.extend(&mount.options);
     let Some(ids) = &mount.ids else { return Ok(bind(destination, &mount.source, &options)) };
     options.push("idmap");
     let mut mapped = bind(destination, &mount.source, &options);

@@ -75,6 +75,9 @@ fn wanted(security: Option<&v1::LinuxContainerSecurityContext>) -> Result<Wanted
         Ok(ProfileType::RuntimeDefault) => Ok(Wanted::RuntimeDefault),
         Ok(ProfileType::Unconfined) => Ok(Wanted::None),
         Ok(ProfileType::Localhost) => localhost(&profile.localhost_ref),
+        Ok(ProfileType::Oci) => {
+            Err(SpecError::unsupported(FIELD, "profiles from registries are not served yet"))
+        }
         Err(_) => Err(SpecError::invalid(FIELD, format!("unknown profile type {}", profile.profile_type))),
     }
 }

@@ -118,8 +118,11 @@ fn the_table_has_no_doubles() {
 fn which_profile_is_wanted() {
     let filter = |kind: Option<i32>, reference: &str, old: &str| {
         let mut fixture = Fixture::new();
-        fixture.security().seccomp = kind
-            .map(|profile_type| v1::SecurityProfile { profile_type, localhost_ref: reference.to_owned() });
+        fixture.security().seccomp = kind.map(|profile_type| v1::SecurityProfile {
+            profile_type,
+            localhost_ref: reference.to_owned(),
+            ..Default::default()
+        });
         fixture.security().seccomp_profile_path = old.to_owned();
         let spec = generate(&fixture.input()).map_err(|error| error.to_string())?;
         Ok::<_, String>(spec.linux().as_ref().unwrap().seccomp().is_some())
@@ -144,8 +147,11 @@ fn localhost_profiles_are_passed_on_and_the_privileged_have_none() {
     let document = serde_json::to_vec(&profile(&[Capability::SysBoot])).unwrap();
     let own = LocalhostProfile::parse(Path::new("/p.json"), &document).unwrap();
     let mut fixture = Fixture::new();
-    fixture.security().seccomp =
-        Some(v1::SecurityProfile { profile_type: 2, localhost_ref: "/p.json".to_owned() });
+    fixture.security().seccomp = Some(v1::SecurityProfile {
+        profile_type: 2,
+        localhost_ref: "/p.json".to_owned(),
+        ..Default::default()
+    });
     let container = fixture.container.clone();
     assert_eq!(localhost_path(&container).unwrap(), Some(PathBuf::from("/p.json")));
     let input = SpecInput { seccomp_localhost: Some(&own), ..fixture.input() };

@@ -34,6 +34,7 @@ fn volume(destination: &str) -> ResolvedMount {
         recursive_read_only: false,
         propagation: Propagation::Private,
         ids: None,
+        options: Vec::new(),
     }
 }
 

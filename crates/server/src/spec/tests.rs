@@ -351,7 +351,11 @@ fn what_is_not_done_yet_is_named() {
             other => panic!("{field}: {other:?}"),
         }
     };
-    let apparmor = |profile_type| v1::SecurityProfile { profile_type, localhost_ref: "mine".into() };
+    let apparmor = |profile_type| v1::SecurityProfile {
+        profile_type,
+        localhost_ref: "mine".into(),
+        ..Default::default()
+    };
     unsupported(&|it| it.security().apparmor = Some(apparmor(2)), "linux.security_context.apparmor");
     unsupported(
         &|it| {
@@ -463,10 +467,13 @@ fn the_pause_is_somebody_in_every_user_namespace() {
 
 fn security_contexts() -> impl Strategy<Value = v1::LinuxContainerSecurityContext> {
     let options = (-1..5i32, -1..5i32, -1..5i32, ".{0,3}").prop_map(|(network, pid, ipc, target_id)| {
-        v1::NamespaceOption { network, pid, ipc, target_id, userns_options: None }
+        v1::NamespaceOption { network, pid, ipc, target_id, userns_options: None, ..Default::default() }
     });
-    let profile = (-1..4i32, ".{0,8}")
-        .prop_map(|(profile_type, localhost_ref)| v1::SecurityProfile { profile_type, localhost_ref });
+    let profile = (-1..5i32, ".{0,8}").prop_map(|(profile_type, localhost_ref)| v1::SecurityProfile {
+        profile_type,
+        localhost_ref,
+        ..Default::default()
+    });
     (
         any::<bool>(),
         proptest::option::of(options),

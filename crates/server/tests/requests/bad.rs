@@ -113,7 +113,8 @@ pub(crate) const CONTAINERS: &[ContainerRow] = &[
         security(c).seccomp_profile_path = "something".into();
     }),
     (&["SecurityProfile.localhost_ref"], "seccomp", |c| {
-        security(c).seccomp = Some(SecurityProfile { profile_type: 2, localhost_ref: "relative".into() });
+        security(c).seccomp =
+            Some(SecurityProfile { profile_type: 2, localhost_ref: "relative".into(), ..Default::default() });
     }),
     (&["NamespaceOption.target_id"], "target_id", |c| {
         security(c).namespace_options.get_or_insert_default().pid = NamespaceMode::Target as i32;

@@ -231,7 +231,8 @@ pub(crate) const ROWS: &[(&[&str], Change, Check)] = &[
         |c| {
             std::fs::write(profile(), r#"{"defaultAction": "SCMP_ACT_LOG"}"#).unwrap();
             let localhost_ref = profile().to_str().unwrap().to_owned();
-            security(c).seccomp = Some(SecurityProfile { profile_type: 2, localhost_ref });
+            security(c).seccomp =
+                Some(SecurityProfile { profile_type: 2, localhost_ref, ..Default::default() });
         },
         |s| s["linux"]["seccomp"]["defaultAction"] == "SCMP_ACT_LOG",
     ),
@@ -318,7 +319,10 @@ async fn name_an_apparmor_profile_where_there_is_one() {
     let pod_id = fixture.run(pod("web")).await.unwrap();
     let enabled = std::fs::read_to_string("/sys/module/apparmor/parameters/enabled").unwrap_or_default();
     let changes: [Change; 2] = [
-        |c| security(c).apparmor = Some(SecurityProfile { profile_type: 2, localhost_ref: "mine".into() }),
+        |c| {
+            security(c).apparmor =
+                Some(SecurityProfile { profile_type: 2, localhost_ref: "mine".into(), ..Default::default() })
+        },
         |c| security(c).apparmor_profile = "localhost/mine".into(),
     ];
     for (number, change) in changes.into_iter().enumerate() {

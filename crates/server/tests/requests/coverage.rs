@@ -218,7 +218,7 @@ const SHOWN: &[(&str, &str, &[&str])] = &[
     (
         "tests/tests/root_requests.rs",
         "mounts_are_as_asked",
-        &["Mount.propagation", "Mount.recursive_read_only"],
+        &["Mount.propagation", "Mount.recursive_read_only", "Mount.mount_options"],
     ),
     (
         "tests/tests/root_requests.rs",
@@ -337,6 +337,7 @@ const REFUSED: &[(&str, &str, &str, &[&str])] = &[
         &["Mount.recursive_read_only"],
     ),
     ("crates/server/tests/refusals.rs", "containers", "(\"mounts.readonly\"", &["Mount.readonly"]),
+    ("crates/server/tests/refusals.rs", "containers", "(\"mounts.mount_options\"", &["Mount.mount_options"]),
     (
         "crates/server/tests/refusals.rs",
         "containers",

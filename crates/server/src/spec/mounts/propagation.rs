@@ -84,6 +84,7 @@ mod tests {
             recursive_read_only: false,
             propagation,
             ids: None,
+            options: Vec::new(),
         })
     }
 

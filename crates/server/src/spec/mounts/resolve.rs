@@ -19,6 +19,9 @@ use super::propagation::MountTable;
 use super::{Propagation, ResolvedMount, destination, image};
 use crate::spec::{HandlerFacts, NodeFacts, SpecError, userns};
 
+/// Options of a bind mount that a request may name.
+const MOUNT_OPTIONS: [&str; 3] = ["noexec", "nodev", "nosuid"];
+
 /// Checks the kubelet's mounts, all of them before anything is created; their sources are still as the kubelet names
 /// them. `users` are the ids of the pod's own user namespace. Pure.
 ///
@@ -105,7 +108,36 @@ fn check(
         recursive_read_only: mount.recursive_read_only,
         propagation,
         ids,
+        options: mount_options(mount)?,
     })
+}
+
+/// Checks the further options of a bind mount. They only ever take rights away: "exec" would undo what the node's own
+/// mount forbids, and all else has a field of its own.
+fn mount_options(mount: &v1::Mount) -> Result<Vec<&'static str>, SpecError> {
+    const FIELD: &str = "mounts.mount_options";
+    let mut options = Vec::new();
+    for asked in &mount.mount_options {
+        let Some(option) = MOUNT_OPTIONS.into_iter().find(|option| option == asked) else {
+            let at = &mount.container_path;
+            let hint = match asked.as_str() {
+                "ro" | "rw" => "; use the field readonly",
+                "rro" => "; use the field recursive_read_only",
+                "private" | "rprivate" | "slave" | "rslave" | "shared" | "rshared" => {
+                    "; use the field propagation"
+                }
+                "idmap" | "ridmap" => "; use the fields uidMappings and gidMappings",
+                _ => "",
+            };
+            let problem =
+                format!("{asked:?} of the mount at {at} is not one of {}{hint}", MOUNT_OPTIONS.join(", "));
+            return Err(SpecError::invalid(FIELD, problem));
+        };
+        if !options.contains(&option) {
+            options.push(option);
+        }
+    }
+    Ok(options)
 }
 
 /// An image's root is made for the pod's user namespace, and needs no mapping of its own.

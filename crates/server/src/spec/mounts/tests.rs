@@ -30,6 +30,7 @@ fn resolved(destination: &str) -> ResolvedMount {
         recursive_read_only: false,
         propagation: Propagation::Private,
         ids: None,
+        options: Vec::new(),
     }
 }
 
@@ -120,6 +121,28 @@ fn options_and_propagation() {
     assert_eq!(with(Private, true, true), ("rbind,rprivate,rro".to_owned(), None));
     assert_eq!(with(HostToContainer, true, false), ("rbind,rslave,ro".to_owned(), Some("rslave")));
     assert_eq!(with(Bidirectional, false, false), ("rbind,rshared,rw".to_owned(), Some("rshared")));
+}
+
+#[test]
+fn further_options_of_bind_mounts() {
+    let with = |words: &[&str]| resolve(v1::Mount { mount_options: strings(words), ..cri("/tmp", "/v") });
+    let own = with(&["nosuid", "noexec", "nosuid", "nodev"]).unwrap();
+    assert_eq!(own[0].options, ["nosuid", "noexec", "nodev"]);
+    let list = mounts_with(own, |_| ());
+    assert_eq!(options(&list, "/v").join(","), "rbind,rprivate,rw,nosuid,noexec,nodev");
+    for (word, hint) in [
+        ("exec", "noexec, nodev, nosuid"),
+        ("ro", "use the field readonly"),
+        ("rshared", "use the field propagation"),
+        ("", "\"\""),
+        ("noexec,suid", "\"noexec,suid\" of the mount at /v"),
+        ("NOEXEC", "NOEXEC"),
+    ] {
+        let error = with(&["noexec", word]).unwrap_err();
+        assert!(matches!(error, SpecError::Invalid { .. }), "{error}");
+        let text = error.to_string();
+        assert!(text.starts_with("mounts.mount_options: ") && text.contains(hint), "{text}");
+    }
 }
 
 #[test]
