@@ -3,7 +3,10 @@
 //!
 //! Mirrors are asked in their order, then the registry itself; an endpoint works when a manifest could be had from
 //! it, and is then asked first for all that follows. Endpoints that may fail over to another are not waited for.
+//! Nobody is asked twice for the same thing: an endpoint that is configured under several entries counts once, with
+//! the settings of the first of them that may be asked.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -21,6 +24,9 @@ use crate::{Config, Credentials, Error, Repository, Result};
 
 /// Longest document that is read whole as a blob: configs of images.
 pub const MAX_DOCUMENT: u64 = 4 << 20;
+
+/// Most URLs of a foreign layer that are tried: each may take its time to fail.
+const MAX_FOREIGN: usize = 8;
 
 /// Pulls from registries. A clone shares what it knows.
 #[derive(Debug, Clone)]
@@ -155,7 +161,8 @@ impl Session {
         let digest =
             parsed.map_err(|problem| Error::Content { url: self.repository.to_string(), problem })?;
         let mut sources = Vec::new();
-        for text in wanted.urls {
+        let mut seen = HashSet::new();
+        for text in wanted.urls.iter().filter(|text| seen.insert(text.as_str())).take(MAX_FOREIGN) {
             match self.foreign(text) {
                 Ok(source) => sources.push(source),
                 Err(problem) => {
@@ -207,16 +214,68 @@ impl Session {
         Ok(Source { server: Arc::new(server), url })
     }
 
-    /// The endpoint that worked first, then the others as they are configured.
+    /// The endpoint that worked first, then the others as they are configured; each server once.
     fn order(&self, may: impl Fn(&Endpoint) -> bool) -> Vec<usize> {
         let works = self.works.load(Ordering::Relaxed);
         let others = (0..self.servers.len()).filter(|index| *index != works);
+        let mut seen = HashSet::new();
+        let mut counts = |endpoint: &Endpoint| may(endpoint) && seen.insert(endpoint.base.identity());
         let all = std::iter::once(works).chain(others);
-        all.filter(|index| self.servers.get(*index).is_some_and(|server| may(&server.endpoint))).collect()
+        all.filter(|index| self.servers.get(*index).is_some_and(|server| counts(&server.endpoint))).collect()
     }
 
     fn nobody(&self) -> Error {
         let detail = ": no server may be asked for it; see `capabilities` in its hosts.toml".to_owned();
         Error::NotFound { url: self.repository.to_string(), detail }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The endpoints that are asked for a tag and for a blob, as `hosts.toml` of `r.io:5000` says.
+    async fn asked(hosts: &str) -> (Vec<String>, Vec<String>) {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("_default")).unwrap();
+        std::fs::write(dir.path().join("_default/hosts.toml"), hosts).unwrap();
+        let config = Config { certs_dir: Some(dir.path().to_owned()), ..Config::default() };
+        let session = Registry::new(config).open(Repository::new("r.io:5000", "a"), None).await.unwrap();
+        let urls = |may: fn(&Endpoint) -> bool| {
+            let order = session.order(may);
+            order.iter().map(|index| session.servers[*index].endpoint.base.to_string()).collect()
+        };
+        (urls(|endpoint| endpoint.resolve), urls(|endpoint| endpoint.pull))
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_with_several_entries_is_asked_once() {
+        let own = "https://r.io:5000/v2";
+        let mirror = "https://m.io/v2";
+        for (hosts, resolve, pull) in [
+            ("server = \"https://r.io:5000\"\n[host.\"https://r.io:5000/v2/\"]", vec![own], vec![own]),
+            // The registry's name alone leads there as well.
+            ("[host.\"https://R.io:5000\"]", vec![own], vec![own]),
+            (
+                "[host.\"https://m.io:443\"]\n[host.\"https://m.io/\"]\n[host.\"m.io\"]",
+                vec!["https://m.io:443/v2", own],
+                vec!["https://m.io:443/v2", own],
+            ),
+            // What the entry may not be asked, the server may.
+            (
+                "[host.\"https://m.io\"]\n[host.\"https://r.io:5000\"]\ncapabilities = [\"pull\"]",
+                vec![mirror, own],
+                vec![mirror, own],
+            ),
+            (
+                "[host.\"http://r.io:5000\"]",
+                vec!["http://r.io:5000/v2", own],
+                vec!["http://r.io:5000/v2", own],
+            ),
+        ] {
+            let asked = asked(hosts).await;
+            assert_eq!(asked.0, resolve, "{hosts}");
+            assert_eq!(asked.1, pull, "{hosts}");
+        }
     }
 }

@@ -145,6 +145,15 @@ impl Url {
         format!("{}://{host}:{port}", self.scheme.as_str())
     }
 
+    /// What tells two servers apart, however their URLs are written: scheme, host, port and path.
+    pub(crate) fn identity(&self) -> String {
+        let (host, port) = self.host_and_port();
+        let host = host
+            .parse::<IpAddr>()
+            .map_or_else(|_| host.trim_end_matches('.').to_owned(), |ip| ip.to_string());
+        format!("{}://{host}:{port}{}", self.scheme.as_str(), self.path.trim_end_matches('/'))
+    }
+
     /// For the HTTP library. `None` only for what [`parse`](Self::parse) refuses.
     pub(crate) fn uri(&self) -> Option<http::Uri> {
         let query = self.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
@@ -298,6 +307,26 @@ mod tests {
         }
         for no in ["localhost.example.com", "128.0.0.1", "r.io:5000", "[fe80::1]"] {
             assert!(!is_loopback(no), "{no}");
+        }
+    }
+
+    #[test]
+    fn a_server_is_the_same_however_its_url_is_written() {
+        let same = |a: &str, b: &str| Url::parse(a).unwrap().identity() == Url::parse(b).unwrap().identity();
+        for (a, b) in [
+            ("https://r.io/v2", "https://R.io:443/v2/"),
+            ("http://r.io", "http://r.io.:80/"),
+            ("http://[::1]:5000/v2", "http://[0:0::1]:5000/v2"),
+        ] {
+            assert!(same(a, b), "{a} {b}");
+        }
+        for (a, b) in [
+            ("https://r.io/v2", "http://r.io/v2"),
+            ("https://r.io/v2", "https://r.io:5000/v2"),
+            ("https://r.io/v2", "https://r.io/a/v2"),
+            ("https://r.io/v2", "https://m.io/v2"),
+        ] {
+            assert!(!same(a, b), "{a} {b}");
         }
     }
 

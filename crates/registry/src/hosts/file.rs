@@ -22,7 +22,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::{Endpoint, Role, TlsFiles, origin};
+use super::{Endpoint, Role, TlsFiles, api_host, origin};
 use crate::url::{Url, is_loopback};
 use crate::{Error, Result};
 
@@ -82,7 +82,13 @@ impl File<'_> {
             None => self.default_server(top)?,
         };
         let server = self.endpoint(server, Role::Origin, top)?;
-        Ok(mirrors.into_iter().map(|(_, endpoint)| endpoint).chain([server]).collect())
+        let mut endpoints: Vec<_> = mirrors.into_iter().map(|(_, endpoint)| endpoint).collect();
+        // A host entry for the server itself is no mirror: the user's credentials are for it too.
+        for endpoint in endpoints.iter_mut().filter(|it| it.base.identity() == server.base.identity()) {
+            endpoint.role = Role::Origin;
+        }
+        endpoints.push(server);
+        Ok(endpoints)
     }
 
     /// Settings for TLS at the top level say that the registry speaks it.
@@ -104,8 +110,9 @@ impl File<'_> {
         let whole = self.boolean(table, "override_path")?;
         let path = url.path().trim_end_matches('/').to_owned();
         let path = if whole || path.ends_with("/v2") { path } else { format!("{path}/v2") };
-        let base =
-            Url::new(url.scheme(), url.authority(), &path).map_err(|problem| self.error(0, problem))?;
+        // `docker.io` names the registry; nothing answers for it there.
+        let base = Url::new(url.scheme(), api_host(url.authority()), &path);
+        let base = base.map_err(|problem| self.error(0, problem))?;
         let (resolve, pull) = self.capabilities(table)?;
         Ok(Endpoint {
             base,
@@ -341,6 +348,20 @@ ca = "server.pem"
         let server = &endpoints[4];
         assert_eq!((server.role, server.resolve, server.pull), (Role::Origin, true, true));
         assert_eq!(server.tls.authorities, [dir.join("server.pem")]);
+    }
+
+    #[test]
+    fn a_host_entry_for_the_server_itself_is_no_mirror() {
+        let roles = |text: &str| read(text).unwrap().iter().map(|it| it.role).collect::<Vec<_>>();
+        for server in
+            ["https://registry-1.docker.io/", "https://docker.io", "https://REGISTRY-1.docker.io:443/v2"]
+        {
+            let text = format!(
+                "server = {server:?}\n[host.\"https://m.io\"]\n[host.\"https://registry-1.docker.io\"]"
+            );
+            assert_eq!(roles(&text), [Role::Mirror, Role::Origin, Role::Origin], "{server}");
+        }
+        assert_eq!(roles("[host.\"docker.io\"]"), [Role::Origin, Role::Origin]);
     }
 
     #[test]
