@@ -50,7 +50,7 @@ pub struct TlsFiles {
 pub struct Limits {
     /// URLs handed out and not used yet.
     pub tokens: usize,
-    /// Connections that have not shown a token yet. Further ones wait in the listener's queue.
+    /// Connections that have not shown a token yet. A further one displaces one that has been silent for long.
     pub handshakes: usize,
     /// Sessions at a time. A further one is answered 503.
     pub sessions: usize,

@@ -11,10 +11,11 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use super::Serving;
+use super::arrivals::Arrival;
 use super::http::{Exchange, answer};
 use super::upgrade;
 use crate::session::EndReason;
@@ -50,14 +51,6 @@ pub(super) async fn run(listener: TcpListener, serving: Arc<Serving>, stopped: o
 /// Never returns.
 async fn accept(listener: &TcpListener, serving: &Arc<Serving>, connections: &mut JoinSet<()>) {
     loop {
-        let permit = tokio::select! {
-            permit = Arc::clone(&serving.handshakes).acquire_owned() => permit,
-            Some(ended) = connections.join_next() => {
-                note(ended);
-                continue;
-            }
-        };
-        let Ok(permit) = permit else { return };
         let accepted = loop {
             tokio::select! {
                 accepted = listener.accept() => break accepted,
@@ -65,7 +58,10 @@ async fn accept(listener: &TcpListener, serving: &Arc<Serving>, connections: &mu
             }
         };
         match failpoint_async!("streaming.accept").and(accepted) {
-            Ok((tcp, peer)) => drop(connections.spawn(connection(Arc::clone(serving), tcp, peer, permit))),
+            Ok((tcp, peer)) => {
+                let arrival = serving.arrivals.enter(peer.ip());
+                connections.spawn(connection(Arc::clone(serving), tcp, peer, arrival));
+            }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a streaming client");
                 tokio::time::sleep(PAUSE).await;
@@ -81,7 +77,7 @@ fn note(ended: Result<(), tokio::task::JoinError>) {
 }
 
 /// One client: handshake, one request, and what that asks for.
-async fn connection(serving: Arc<Serving>, tcp: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit) {
+async fn connection(serving: Arc<Serving>, tcp: TcpStream, peer: SocketAddr, arrival: Arrival) {
     let exchange = Exchange::new(Arc::clone(&serving), peer);
     let handshake = async {
         prepare(&tcp, peer);
@@ -95,10 +91,13 @@ async fn connection(serving: Arc<Serving>, tcp: TcpStream, peer: SocketAddr, per
         http(&serving, transport, &exchange).await
     };
     let outcome = tokio::select! {
+        // A request that is there counts, whoever wants its place.
+        biased;
         outcome = tokio::time::timeout(serving.timeouts.handshake, handshake) => outcome,
+        () = arrival.displaced.cancelled() => return,
         () = serving.stopping.cancelled() => return,
     };
-    drop(permit);
+    drop(arrival);
     match outcome {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!(%peer, %error, "streaming client failed before its session"),

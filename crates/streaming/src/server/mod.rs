@@ -4,9 +4,10 @@
 //! ```text
 //! issue --> URL --> client --> TLS? --> token --> negotiate --> 101 --> session
 //!                    |          10 s     404       400, 403     503 when there are too many
-//!                    `- at most `handshakes` at a time; others wait in the listener's queue
+//!                    `- at most `handshakes` at a time; a further one displaces a silent one
 //! ```
 
+mod arrivals;
 mod http;
 mod listen;
 mod negotiate;
@@ -22,6 +23,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use self::arrivals::Arrivals;
 use crate::config::{Config, Limits, Timeouts};
 use crate::handler::Handler;
 use crate::request::Request;
@@ -39,7 +41,7 @@ pub(crate) struct Serving {
     pub(crate) sessions: Sessions,
     tokens: Tokens,
     identity: Option<Arc<Identity>>,
-    handshakes: Arc<Semaphore>,
+    arrivals: Arc<Arrivals>,
     slots: Arc<Semaphore>,
     /// Cancelled when no new session may begin.
     stopping: CancellationToken,
@@ -85,7 +87,7 @@ impl Server {
         let serving = Arc::new(Serving {
             handler,
             tokens: Tokens::new(limits.tokens, timeouts.token),
-            handshakes: Arc::new(Semaphore::new(limits.handshakes.clamp(1, Semaphore::MAX_PERMITS))),
+            arrivals: Arc::new(Arrivals::new(limits.handshakes)),
             slots: Arc::new(Semaphore::new(limits.sessions.min(Semaphore::MAX_PERMITS))),
             timeouts,
             limits: Arc::new(limits),

@@ -108,14 +108,12 @@ async fn too_many_sessions_are_refused() {
 async fn slow_and_large_requests_are_cut() {
     let tested = start(|config| {
         config.timeouts.handshake = Duration::from_millis(200);
-        config.limits.handshakes = 1;
         config.limits.http_head = 8192;
     })
     .await;
     let url = tested.exec("stdout", "exit 0");
     let mut slow = connect(&url).await;
     slow.write_all(b"POST /exec").await.unwrap();
-    // Waits behind the slow one, which has the only place.
     let mut large = connect(&url).await;
     let _ = large.write_all(format!("POST / HTTP/1.1\r\nX: {}", "x".repeat(100_000)).as_bytes()).await;
     let mut rest = Vec::new();
@@ -124,6 +122,26 @@ async fn slow_and_large_requests_are_cut() {
     let _ = soon("the large one's end", large.read_to_end(&mut answer)).await;
     assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 4"), "{}", String::from_utf8_lossy(&answer));
     assert_eq!(status("POST", &url, &spdy_headers(V4)).await, 101);
+}
+
+/// Once their number was bounded by letting all others wait: 300 silent ones delayed an exec until they timed out.
+#[tokio::test]
+async fn silent_connections_delay_nobody() {
+    let tested = start(|config| config.timeouts.handshake = Duration::from_secs(3600)).await;
+    let url = tested.exec("stdout", "exit 0");
+    let mut silent = Vec::new();
+    for half in 0..300 {
+        let mut one = connect(&url).await;
+        if half % 2 == 0 {
+            one.write_all(b"POST /exec/").await.unwrap();
+        }
+        silent.push(one);
+    }
+    assert_eq!(soon("an exec", status("POST", &url, &spdy_headers(V4))).await, 101);
+    // The first to come was the first to go.
+    let mut rest = Vec::new();
+    let _ = soon("its end", silent[0].read_to_end(&mut rest)).await;
+    assert!(rest.is_empty());
 }
 
 #[tokio::test]
