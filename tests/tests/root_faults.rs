@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use hull_cri_api::v1::*;
 use hull_tests::cni::{self, Fake};
-use hull_tests::{Daemon, Pod, Setup, census, real_runtime_ok, root_tests_enabled, runtimes, tool};
+use hull_tests::{
+    Daemon, Pod, Setup, census, eventually, real_runtime_ok, root_tests_enabled, runtimes, tool,
+};
 use tokio::time::timeout;
 
 /// A daemon whose network has a second plugin that misbehaves: the first one has made a link and taken an
@@ -180,18 +182,43 @@ async fn a_monitor_that_is_killed_does_not_hide_the_exit() {
         return;
     }
     for handler in runtimes::REAL {
-        let daemon = Setup::real().start().await;
-        let cri = daemon.cri().await;
+        let mut daemon = Setup::real().start().await;
+        let mut cri = daemon.cri().await;
         let pod = Pod::new(&daemon, "web");
         let pod_id = cri.run_pod(&pod.config, handler).await.unwrap();
-        let container = pod.container("main", &["sh", "-c", "sleep 3; exit 23"]);
+        let script = "trap 'exit 23' TERM; while :; do sleep 0.1; done";
+        let container = pod.container("main", &["sh", "-c", script]);
         let id = cri.create_and_start(&pod_id, &container.config, &pod.config).await.unwrap();
         for (pid, _) in census::processes(&daemon).into_iter().filter(|(_, what)| what.contains("conmon")) {
             let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap());
             nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
         }
-        assert_eq!(cri.container(&id).await.unwrap().state, ContainerState::ContainerRunning as i32);
+        // Everybody is told, also by a daemon that did not see it happen.
+        for restarted in [false, true] {
+            if restarted {
+                daemon.kill9().await;
+                daemon.start().await;
+                cri = daemon.cri().await;
+            }
+            let told = eventually(Duration::from_secs(20), "the loss is known", async || {
+                let status = daemon.hull(&["status", "--json"]).await.json();
+                let lost = status["unmonitored"][0].clone();
+                if lost["id"] == id.as_str() { Ok(lost) } else { Err(status.to_string()) }
+            })
+            .await;
+            assert!(told["name"].as_str().unwrap().starts_with("default/web/main"), "{told}");
+            let status = cri.container(&id).await.unwrap();
+            assert_eq!(status.state, ContainerState::ContainerRunning as i32);
+            assert!(
+                status.message.contains("its monitor has ended") && status.reason.is_empty(),
+                "{status:?}"
+            );
+            let lines = daemon.log().matches("monitor has ended before it").count();
+            assert_eq!(lines, 1 + usize::from(restarted), "one line of each daemon");
+        }
+        cri.stop(&id, 10).await.unwrap();
         let status = cri.exited(&id).await;
+        assert!(!status.message.contains("its monitor has ended"), "{status:?}");
         // Kernels before 6.15 do not tell the code of a process that is not our child.
         assert!([23, 255].contains(&status.exit_code), "{handler}: {}", status.exit_code);
         cri.remove_pod(&pod_id).await.unwrap();

@@ -84,6 +84,10 @@ impl Monitor for DirectMonitor {
         exit
     }
 
+    async fn monitor_ended(&self, _container: &Monitored) {
+        std::future::pending().await
+    }
+
     fn is_alive(&self, container: &Monitored) -> bool {
         container.process.is_alive()
     }

@@ -47,6 +47,11 @@ pub trait Monitor: Debug + Send + Sync {
     /// more is told as [`hull_oci_runtime::ExitSource::Unknown`].
     async fn wait(&self, container: &Monitored) -> Exit;
 
+    /// Waits until the container's monitor has ended: with the container, or before it, which
+    /// [`is_alive`](Self::is_alive) tells apart. Level-triggered, as [`wait`](Self::wait). Never returns where there is
+    /// no monitor.
+    async fn monitor_ended(&self, container: &Monitored);
+
     /// Whether the container's process is alive now, asked of the kernel. Does not block.
     fn is_alive(&self, container: &Monitored) -> bool;
 

@@ -67,6 +67,10 @@ impl Monitor for MockMonitor {
         self.world.wait_exit(&container.id).await
     }
 
+    async fn monitor_ended(&self, container: &Monitored) {
+        self.world.wait_monitor(&container.id).await;
+    }
+
     fn is_alive(&self, container: &Monitored) -> bool {
         self.world.is_alive(&container.id)
     }
@@ -87,6 +91,7 @@ impl Monitor for MockMonitor {
     async fn attach(&self, container: &Monitored, request: AttachRequest) -> Result<Attachment> {
         self.world.before("attach").await.map_err(|error| refused(&container.id, error))?;
         let connect = async {
+            self.alive(container)?;
             let streams = self.world.attach(&container.id);
             streams.map(Connection::Simulated).map_err(|_| Error::NoMonitor { id: container.id.clone() })
         };
@@ -104,9 +109,9 @@ impl Monitor for MockMonitor {
 }
 
 impl MockMonitor {
-    /// A monitor ends with its container.
+    /// A monitor ends with its container, or alone.
     fn alive(&self, container: &Monitored) -> Result<()> {
-        let is_alive = self.is_alive(container);
+        let is_alive = self.is_alive(container) && !self.world.is_unmonitored(&container.id);
         is_alive.then_some(()).ok_or_else(|| Error::NoMonitor { id: container.id.clone() })
     }
 }

@@ -4,8 +4,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Instant, SystemTime};
 
 use hull_cri_api::v1;
 use tokio::sync::watch;
@@ -51,6 +51,8 @@ pub(crate) struct Container {
     pub(crate) cpu_sample: Mutex<Option<(Instant, u64)>>,
     /// The last count of the writable layer.
     pub(crate) layer: Mutex<LayerCount>,
+    /// When its monitor was found to have ended before it. Not recorded: the next daemon finds the same.
+    pub(crate) monitor_lost: OnceLock<SystemTime>,
 }
 
 /// The writable layer's size: counting walks a tree that the container made, which may take long.
@@ -137,6 +139,7 @@ impl Container {
             start_untold: AtomicBool::new(false),
             cpu_sample: Mutex::new(None),
             layer: Mutex::new(LayerCount::default()),
+            monitor_lost: OnceLock::new(),
         })
     }
 
@@ -156,6 +159,12 @@ impl Container {
 
     pub(crate) fn publish(&self, status: ContainerStatus) {
         self.status.send_replace(Arc::new(status));
+    }
+
+    /// Since when this daemon knows that the container runs without its monitor.
+    pub(crate) fn unmonitored_since(&self) -> Option<SystemTime> {
+        let lives = self.status().exit.is_none();
+        self.monitor_lost.get().copied().filter(|_| lives)
     }
 
     /// Waits until the container has exited, or never was.

@@ -126,3 +126,64 @@ async fn a_later_server_on_the_same_directory_goes_on() {
     assert_eq!(items.iter().map(|item| &item.id).collect::<Vec<_>>(), [&id]);
     server.shutdown().await;
 }
+
+#[tokio::test]
+async fn a_monitor_that_ends_before_its_container_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::start_mock(dir.path()).await.unwrap();
+    let mut cri = client(&server).await;
+    let pod_id = run_pod(&mut cri).await.unwrap();
+    let config = ContainerConfig {
+        metadata: Some(ContainerMetadata { name: "app".into(), attempt: 0 }),
+        image: Some(ImageSpec { image: "busybox".into(), ..Default::default() }),
+        command: vec!["sleep".into(), "1000".into()],
+        ..Default::default()
+    };
+    let request = CreateContainerRequest {
+        pod_sandbox_id: pod_id.clone(),
+        config: Some(config),
+        sandbox_config: Some(pod()),
+    };
+    let id = cri.create_container(request).await.unwrap().into_inner().container_id;
+    cri.start_container(StartContainerRequest { container_id: id.clone() }).await.unwrap();
+    let well = status(&mut cri, &id).await;
+    assert_eq!(well.0.message, "");
+    assert_eq!(well.1["monitor"]["alive"], true, "{}", well.1);
+    server.mocks().world.as_ref().unwrap().end_monitor(&id);
+    // The next server finds out by itself.
+    for _ in 0..2 {
+        let told = async {
+            loop {
+                let (status, info) = status(&mut cri, &id).await;
+                if !status.message.is_empty() {
+                    return (status, info);
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let (status, info) = tokio::time::timeout(Duration::from_secs(20), told).await.expect("it is told");
+        assert!(status.message.contains("its monitor has ended"), "{}", status.message);
+        assert_eq!((status.state, status.reason.as_str()), (1, ""), "it runs on");
+        assert_eq!(info["monitor"]["alive"], false, "{info}");
+        server.shutdown().await;
+        server = Server::start_mock(dir.path()).await.unwrap();
+        cri = client(&server).await;
+    }
+    let request = hull_cri_api::v1::StopContainerRequest { container_id: id.clone(), timeout: 0 };
+    cri.stop_container(request).await.unwrap();
+    let (ended, info) = status(&mut cri, &id).await;
+    assert!(ended.state == 2 && !ended.message.contains("its monitor has ended"), "{ended:?}");
+    assert_eq!(info["monitor"]["alive"], false, "{info}");
+    cri.remove_pod_sandbox(RemovePodSandboxRequest { pod_sandbox_id: pod_id }).await.unwrap();
+    server.shutdown().await;
+}
+
+/// A container's status and its verbose information.
+async fn status(
+    cri: &mut RuntimeServiceClient<Channel>,
+    id: &str,
+) -> (hull_cri_api::v1::ContainerStatus, serde_json::Value) {
+    let request = hull_cri_api::v1::ContainerStatusRequest { container_id: id.to_owned(), verbose: true };
+    let answer = cri.container_status(request).await.unwrap().into_inner();
+    (answer.status.unwrap(), serde_json::from_str(&answer.info["info"]).unwrap())
+}

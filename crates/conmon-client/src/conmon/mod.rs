@@ -45,6 +45,9 @@ pub use version::Version;
 /// The most bytes of a path in `sun_path`, without the NUL that ends it.
 const SUN_PATH_MAX: usize = 107;
 
+/// How long after a monitor could not be held that is tried again.
+const OPEN_AGAIN: Duration = Duration::from_secs(1);
+
 /// How conmon is used.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -182,6 +185,13 @@ impl Monitor for ConmonMonitor {
         exit
     }
 
+    async fn monitor_ended(&self, container: &Monitored) {
+        match container.monitor {
+            Some(monitor) => gone(&container.id, monitor).await,
+            None => std::future::pending().await,
+        }
+    }
+
     fn is_alive(&self, container: &Monitored) -> bool {
         container.process.is_alive()
     }
@@ -215,6 +225,25 @@ impl Monitor for ConmonMonitor {
 
     async fn remove(&self, id: &str, container: Option<&Monitored>) -> Result<()> {
         self.remove_container(id, container).await
+    }
+}
+
+/// Waits until a monitor is gone. Running out of descriptors must not look like its end: opening is tried again.
+async fn gone(id: &str, monitor: ProcessId) {
+    loop {
+        let ended = match Pidfd::open(monitor.into()) {
+            Ok(None) => return,
+            Ok(Some(pidfd)) => pidfd.exited().await,
+            Err(error) => Err(error),
+        };
+        match ended {
+            Ok(()) => return,
+            Err(_) if !monitor.is_alive() => return,
+            Err(error) => {
+                tracing::warn!(id, %error, "cannot hold a monitor; trying again");
+                tokio::time::sleep(OPEN_AGAIN).await;
+            }
+        }
     }
 }
 

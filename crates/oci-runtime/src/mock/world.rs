@@ -63,6 +63,9 @@ pub(super) struct Container {
     workload: Workload,
     /// Signals that came while it was frozen.
     pending: Vec<i32>,
+    /// Its monitor has ended before it.
+    #[serde(default)]
+    is_unmonitored: bool,
 }
 
 impl Default for Machine {
@@ -138,6 +141,7 @@ impl World {
                 log: log.map(Path::to_owned),
                 workload,
                 pending: Vec::new(),
+                is_unmonitored: false,
             };
             machine.containers.insert(id.to_owned(), container);
             machine.ends.remove(id);
@@ -208,6 +212,34 @@ impl World {
         });
         if let Err(error) = result {
             tracing::warn!(id, error = &error as &dyn std::error::Error, "the simulated exit was not saved");
+        }
+    }
+
+    /// The container's monitor ends alone. Nothing happens to a container that has ended or is not there.
+    pub fn end_monitor(&self, id: &str) {
+        let result = self.change("end of the monitor", |machine| {
+            if let Some(container) = machine.containers.get_mut(id) {
+                container.is_unmonitored = container.state.is_alive();
+            }
+            Ok(())
+        });
+        if let Err(error) = result {
+            tracing::warn!(id, error = &error as &dyn std::error::Error, "the simulated end was not saved");
+        }
+    }
+
+    /// Whether the container's monitor has ended before it.
+    pub fn is_unmonitored(&self, id: &str) -> bool {
+        self.machine().containers.get(id).is_some_and(|container| container.is_unmonitored)
+    }
+
+    /// Waits until the monitor of a container has ended, with it or alone, or there is no such container.
+    pub async fn wait_monitor(&self, id: &str) {
+        let mut changed = self.inner.changed.subscribe();
+        while self.is_alive(id) && !self.is_unmonitored(id) {
+            if changed.changed().await.is_err() {
+                return;
+            }
         }
     }
 

@@ -37,6 +37,16 @@ fn text(status: &StatusResponse) -> String {
     let counts = status.counts.unwrap_or_default();
     line("pods", format!("{}, {} ready", counts.sandboxes, counts.sandboxes_ready));
     line("containers", format!("{}, {} running", counts.containers, counts.containers_running));
+    line(
+        "monitors",
+        match status.unmonitored.len() {
+            0 => "every running container has its own".to_owned(),
+            n => format!("{n} ended before their containers, whose output is lost: restart these"),
+        },
+    );
+    for it in &status.unmonitored {
+        line("", format!("{} {}: process {}, {} ago", it.id, it.name, it.monitor_pid, time(it.age_ms)));
+    }
     line("images", counts.images.to_string());
     line("operations", counts.operations.to_string());
     if counts.recovering > 0 {
@@ -102,6 +112,9 @@ fn document(status: &StatusResponse) -> serde_json::Value {
             "containers": counts.containers, "containersRunning": counts.containers_running,
             "images": counts.images, "operations": counts.operations, "recovering": counts.recovering,
         },
+        "unmonitored": status.unmonitored.iter().map(|it| serde_json::json!({
+            "id": it.id, "name": it.name, "monitorPid": it.monitor_pid, "ageMs": it.age_ms,
+        })).collect::<Vec<_>>(),
         "ledger": status.ledger.iter().map(|it| serde_json::json!({
             "kind": it.kind, "id": it.id, "hostPorts": it.host_ports, "ageMs": it.age_ms,
             "tries": it.tries, "error": it.error, "nextMs": it.next_ms,

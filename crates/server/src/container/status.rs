@@ -13,6 +13,10 @@ use crate::sandbox::status::nanoseconds;
 use crate::spec;
 use crate::store::Container;
 
+/// What is said of a container whose monitor has ended before it. Its state and reason stay what they are.
+const UNMONITORED: &str =
+    "its monitor has ended: its output is lost, and it cannot be attached to; restart the container";
+
 /// The status, and with `verbose` what tools read beside it.
 pub(crate) async fn status(ctx: &Context, id: &str, verbose: bool) -> Result<v1::ContainerStatusResponse> {
     let container = ctx
@@ -27,6 +31,10 @@ pub(crate) async fn status(ctx: &Context, id: &str, verbose: bool) -> Result<v1:
 pub(crate) fn of(container: &Container) -> v1::ContainerStatus {
     let (meta, status) = (&container.meta, container.status());
     let (exit_code, reason, message) = status.verdict();
+    let message = match container.unmonitored_since() {
+        Some(_) if message.is_empty() => UNMONITORED.to_owned(),
+        _ => message,
+    };
     let user = status.user.clone().unwrap_or_default();
     v1::ContainerStatus {
         id: meta.id.clone(),
@@ -97,9 +105,15 @@ async fn info(ctx: &Context, container: &Container) -> Result<HashMap<String, St
         .as_ref()
         .and_then(|linux| linux.security_context.as_ref())
         .is_some_and(|context| context.privileged);
+    let lives = status.monitored.as_ref().filter(|_| status.exit.is_none());
+    let monitor = serde_json::json!({
+        "pid": lives.and_then(|monitored| monitored.monitor).map_or(0, |process| process.pid),
+        "alive": lives.is_some() && container.unmonitored_since().is_none(),
+    });
     let document = serde_json::json!({
         "sandboxID": container.meta.sandbox_id,
         "pid": pid,
+        "monitor": monitor,
         "runtimeHandler": container.meta.handler,
         "cgroup": container.meta.cgroup,
         "privileged": privileged,

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Watching a container's end: one task per container, asleep on a pidfd.
+//! Watching a container's end and its monitor's: one task per container, asleep on two pidfds.
 
 use std::sync::Arc;
+use std::time::SystemTime;
+
+use hull_conmon_client::{Monitor, Monitored};
 
 use crate::context::Context;
 use crate::model::ContainerPhase;
@@ -16,6 +19,7 @@ pub(crate) fn spawn(ctx: &Context, container: &Arc<Container>) {
     ctx.watchers.spawn(async move {
         tokio::select! {
             () = ctx_.watch_end.cancelled() => {}
+            never = note_lost_monitor(&*monitor, &monitored, &container) => match never {},
             exit = monitor.wait(&monitored) => {
                 if container.status().phase == ContainerPhase::Exited {
                     return;
@@ -25,4 +29,22 @@ pub(crate) fn spawn(ctx: &Context, container: &Arc<Container>) {
             }
         }
     });
+}
+
+/// Makes it known when the monitor ends before its container, which runs on without a reader of its output.
+async fn note_lost_monitor(
+    monitor: &dyn Monitor,
+    monitored: &Monitored,
+    container: &Container,
+) -> std::convert::Infallible {
+    monitor.monitor_ended(monitored).await;
+    if monitor.is_alive(monitored) && container.monitor_lost.set(SystemTime::now()).is_ok() {
+        tracing::error!(
+            container = container.id(),
+            name = container.meta.key().name,
+            monitor = monitored.monitor.map_or(0, |process| process.pid),
+            "the container's monitor has ended before it: its output is lost and it cannot be attached to; restart it"
+        );
+    }
+    std::future::pending().await
 }

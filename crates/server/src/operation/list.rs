@@ -7,6 +7,7 @@ use super::{Job, OpKind, Operation};
 use crate::context::Daemon;
 use crate::error::{Error, Result};
 use crate::model::{ContainerKey, SandboxKey};
+use crate::store::Container;
 
 /// One operation or job.
 #[derive(Debug, Clone)]
@@ -39,9 +40,7 @@ pub(crate) fn list(ctx: &Daemon) -> Vec<Listed> {
     }
     for container in ctx.store.containers() {
         if let Some(operation) = container.slot.current() {
-            let pod = ctx.store.sandbox_exact(&container.meta.sandbox_id);
-            let pod = pod.map_or_else(|| container.meta.sandbox_id.clone(), |pod| pod_name(&pod.meta.key()));
-            all.push(listed(&operation, container_key(&pod, &container.meta.key())));
+            all.push(listed(&operation, container_name(ctx, &container)));
         }
     }
     all.extend(ctx.jobs.list().into_iter().map(job));
@@ -137,8 +136,11 @@ fn sandbox_key(key: &SandboxKey) -> String {
 }
 
 /// `namespace/pod/container#attempt`
-fn container_key(pod: &str, key: &ContainerKey) -> String {
-    format!("{pod}/{}#{}", key.name, key.attempt)
+pub(crate) fn container_name(ctx: &Daemon, container: &Container) -> String {
+    let pod = ctx.store.sandbox_exact(&container.meta.sandbox_id);
+    let pod = pod.map_or_else(|| container.meta.sandbox_id.clone(), |pod| pod_name(&pod.meta.key()));
+    let ContainerKey { name, attempt, .. } = container.meta.key();
+    format!("{pod}/{name}#{attempt}")
 }
 
 /// What a stage waits for, in words.

@@ -109,6 +109,7 @@ async fn status(ctx: &Context) -> Result<v1::StatusResponse> {
         network: Some(network(ctx)),
         counts: Some(counts(ctx)),
         ledger: ctx.ledger.entries().into_iter().map(owed).collect(),
+        unmonitored: unmonitored(ctx),
         quarantine: quarantine
             .into_iter()
             .map(|(_, path, reason)| v1::Quarantined { path: path.display().to_string(), reason })
@@ -151,6 +152,19 @@ fn counts(ctx: &Daemon) -> v1::Counts {
         operations: number(list::list(ctx).len()),
         recovering: number(ctx.recovery.left()),
     }
+}
+
+fn unmonitored(ctx: &Daemon) -> Vec<v1::Unmonitored> {
+    let containers = ctx.store.containers().into_iter();
+    let lost =
+        containers.filter_map(|container| container.unmonitored_since().map(|since| (container, since)));
+    lost.map(|(container, since)| v1::Unmonitored {
+        id: container.id().to_owned(),
+        name: list::container_name(ctx, &container),
+        monitor_pid: container.status().monitored.as_ref().and_then(|it| it.monitor).map_or(0, |it| it.pid),
+        age_ms: ms(SystemTime::now().duration_since(since).unwrap_or_default()),
+    })
+    .collect()
 }
 
 fn owed(entry: Entry) -> v1::Owed {
