@@ -19,6 +19,8 @@ pub(crate) struct Handler {
 #[derive(Debug, Clone)]
 pub(crate) struct Config {
     pub(crate) mock: bool,
+    /// The real image store, also on mocks.
+    pub(crate) local_images: bool,
     pub(crate) handlers: Vec<Handler>,
     pub(crate) cni_bin_dirs: Vec<PathBuf>,
     /// The built-in bridge in place of plugins.
@@ -47,7 +49,7 @@ impl Config {
             None if self.mock => "mock",
             None => "cni",
         };
-        let images = if self.mock { "mock" } else { "local" };
+        let images = if self.mock && !self.local_images { "mock" } else { "local" };
         let default = &self.handlers.first().expect("at least one handler").name;
         let mut text = format!(
             "root = {root}\nrun_root = {run}\nlisten = {listen}\nlog_level = \"info\"\n{top}\n\

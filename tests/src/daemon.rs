@@ -60,6 +60,7 @@ impl Setup {
         let handler = Handler { name: "mock".into(), kind: "mock".into(), path: PathBuf::new() };
         let config = Config {
             mock: true,
+            local_images: false,
             handlers: vec![handler],
             cni_bin_dirs: vec![PathBuf::from("/usr/lib/cni")],
             bridge: None,
@@ -75,6 +76,7 @@ impl Setup {
     pub fn real() -> Self {
         let config = Config {
             mock: false,
+            local_images: true,
             handlers: Vec::new(),
             cni_bin_dirs: Vec::new(),
             bridge: None,
@@ -92,6 +94,13 @@ impl Setup {
             setup = setup.handler(handler, handler, &path);
         }
         setup
+    }
+
+    /// Uses the real image store, with no image in it: images can be pulled and imported, not run.
+    #[must_use]
+    pub fn local_images(mut self) -> Self {
+        self.config.local_images = true;
+        self
     }
 
     /// Uses the built-in bridge in place of plugins.
@@ -164,6 +173,9 @@ impl Setup {
         let mut daemon = self.prepare();
         daemon.start().await;
         let cri = daemon.cri().await;
+        if daemon.config.mock && daemon.config.local_images {
+            return daemon;
+        }
         if daemon.config.mock {
             cri.pull(crate::IMAGE).await.unwrap_or_else(|error| panic!("pull on mocks: {error}"));
         } else {

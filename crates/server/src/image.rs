@@ -37,8 +37,12 @@ pub(crate) fn status(
     Ok(v1::ImageStatusResponse { image: found.map(|image| item(&image)), info })
 }
 
-/// Brings an image here; returns its id.
-pub(crate) async fn pull(ctx: &Context, request: v1::PullImageRequest) -> Result<String> {
+/// Brings an image here for a process; returns its id.
+pub(crate) async fn pull(
+    ctx: &Context,
+    request: v1::PullImageRequest,
+    caller: Option<i32>,
+) -> Result<String> {
     let reference = reference("PullImage", request.image.as_ref())?.to_owned();
     let auth = request.auth.map(|auth| Auth {
         username: auth.username,
@@ -48,7 +52,7 @@ pub(crate) async fn pull(ctx: &Context, request: v1::PullImageRequest) -> Result
         identity_token: auth.identity_token,
         registry_token: auth.registry_token,
     });
-    let (_job, cancel) = ctx.jobs.begin_cancellable("PullImage", &reference, "the registry");
+    let (_job, cancel) = ctx.jobs.begin_cancellable("PullImage", &reference, "the registry", caller);
     let request = PullRequest { reference: reference.clone(), auth };
     tokio::select! {
         biased;

@@ -8,6 +8,9 @@ use super::client::{self, time};
 use super::say;
 use crate::arguments::Where;
 
+/// How much of an id is shown, as `crictl` does.
+const ID: usize = 13;
+
 /// Prints what the daemon does now.
 pub(crate) fn list(place: &Where, json: bool) -> Result<()> {
     let operations = client::block_on(async {
@@ -36,7 +39,8 @@ pub(crate) fn cancel(place: &Where, key: &str) -> Result<()> {
 }
 
 fn table(operations: &[Operation]) -> String {
-    let mut lines = vec![["OPERATION", "KEY", "STAGE", "AGE", "CALLERS", "WAITING FOR"].map(str::to_owned)];
+    let mut lines =
+        vec![["OPERATION", "ID", "KEY", "STAGE", "AGE", "CALLERS", "WAITING FOR"].map(str::to_owned)];
     for it in operations {
         let stage = match (it.stage.as_str(), it.stage_deadline_ms) {
             ("", _) => "-".to_owned(),
@@ -45,11 +49,15 @@ fn table(operations: &[Operation]) -> String {
         };
         let undone = if it.cancelled { "its undo: it was cancelled; " } else { "" };
         lines.push([
+            it.id.chars().take(ID).collect(),
             it.kind.clone(),
             it.key.clone(),
             stage,
             time(it.age_ms),
-            it.callers.to_string(),
+            match it.caller_pid {
+                0 => it.callers.to_string(),
+                pid => format!("process {pid}"),
+            },
             format!("{undone}{}", it.waiting_for),
         ]);
     }
@@ -82,3 +90,4 @@ fn document(it: &Operation) -> serde_json::Value {
         "cancellable": it.cancellable,
     })
 }
+        "callerPid": it.caller_pid,

@@ -19,6 +19,8 @@ pub(crate) struct Jobs {
 /// One of them.
 #[derive(Debug, Clone)]
 pub(crate) struct Job {
+    /// Names it among all jobs of this daemon: two callers of one pull have the same key.
+    pub(crate) id: String,
     pub(crate) kind: &'static str,
     /// What it is done to.
     pub(crate) key: String,
@@ -26,6 +28,8 @@ pub(crate) struct Job {
     pub(crate) started: Instant,
     /// Ends it, where somebody listens.
     pub(crate) cancel: Option<CancellationToken>,
+    /// The process that called.
+    pub(crate) caller: Option<i32>,
 }
 
 /// It runs; dropping this is its end.
@@ -38,7 +42,7 @@ pub(crate) struct Running {
 impl Jobs {
     /// Lists a job that nobody can cancel.
     pub(crate) fn begin(&self, kind: &'static str, key: &str, waiting_for: &'static str) -> Running {
-        self.enter(Job { kind, key: key.to_owned(), waiting_for, started: Instant::now(), cancel: None })
+        self.enter(kind, key, waiting_for, None, None)
     }
 
     /// Lists a job, which must end when the token is cancelled.
@@ -47,11 +51,10 @@ impl Jobs {
         kind: &'static str,
         key: &str,
         waiting_for: &'static str,
+        caller: Option<i32>,
     ) -> (Running, CancellationToken) {
         let token = CancellationToken::new();
-        let cancel = Some(token.clone());
-        let job = Job { kind, key: key.to_owned(), waiting_for, started: Instant::now(), cancel };
-        (self.enter(job), token)
+        (self.enter(kind, key, waiting_for, Some(token.clone()), caller), token)
     }
 
     /// All of them, the oldest first.
@@ -59,8 +62,17 @@ impl Jobs {
         lock(&self.running).values().cloned().collect()
     }
 
-    fn enter(&self, job: Job) -> Running {
+    fn enter(
+        &self,
+        kind: &'static str,
+        key: &str,
+        waiting_for: &'static str,
+        cancel: Option<CancellationToken>,
+        caller: Option<i32>,
+    ) -> Running {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let (id, key, started) = (format!("job-{number}"), key.to_owned(), Instant::now());
+        let job = Job { id, kind, key, waiting_for, started, cancel, caller };
         lock(&self.running).insert(number, job);
         Running { jobs: self.running.clone(), number }
     }
@@ -84,11 +96,11 @@ mod tests {
     fn a_job_is_listed_while_it_runs() {
         let jobs = Jobs::default();
         let exec = jobs.begin("ExecSync", "a", "the command");
-        let (pull, token) = jobs.begin_cancellable("PullImage", "busybox", "the registry");
+        let (pull, token) = jobs.begin_cancellable("PullImage", "busybox", "the registry", Some(7));
         assert_eq!(jobs.list().iter().map(|job| job.kind).collect::<Vec<_>>(), ["ExecSync", "PullImage"]);
         drop(exec);
         let listed = jobs.list().remove(0);
-        assert_eq!(listed.key, "busybox");
+        assert_eq!((listed.id.as_str(), listed.key.as_str(), listed.caller), ("job-1", "busybox", Some(7)));
         listed.cancel.unwrap().cancel();
         assert!(token.is_cancelled());
         drop(pull);

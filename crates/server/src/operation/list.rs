@@ -16,7 +16,7 @@ pub(crate) struct Listed {
     pub(crate) kind: &'static str,
     /// What the kubelet knows the thing by; a reference of an image.
     pub(crate) key: String,
-    /// The id of the thing; empty where it has none.
+    /// The id of the thing, or of the job.
     pub(crate) id: String,
     pub(crate) stage: &'static str,
     pub(crate) waiting_for: &'static str,
@@ -28,6 +28,19 @@ pub(crate) struct Listed {
     pub(crate) callers: usize,
     pub(crate) cancelled: bool,
     pub(crate) cancellable: bool,
+    /// The process that called, where that is known.
+    pub(crate) caller: Option<i32>,
+    /// A job has no thing: its id is its own.
+    is_job: bool,
+}
+
+// === impl Listed ===
+
+impl Listed {
+    /// Whether it is what an administrator named: by its key, its id, or the beginning of a thing's id.
+    fn is_named(&self, wanted: &str) -> bool {
+        self.key == wanted || self.id == wanted || !self.is_job && self.id.starts_with(wanted)
+    }
 }
 
 /// Everything that runs, the oldest first.
@@ -58,15 +71,15 @@ pub(crate) fn cancel(ctx: &Daemon, wanted: &str) -> Result<Listed> {
         let problem = "must not be empty".to_owned();
         return Err(Error::InvalidArgument { operation: RPC, field: "key".to_owned(), problem });
     }
-    let is_it =
-        |listed: &Listed| listed.key == wanted || !listed.id.is_empty() && listed.id.starts_with(wanted);
-    let mut found: Vec<Listed> = list(ctx).into_iter().filter(is_it).collect();
+    let mut found: Vec<Listed> = list(ctx).into_iter().filter(|listed| listed.is_named(wanted)).collect();
     let Some(one) = found.pop() else {
         return Err(Error::NotFound { kind: "running operation", id: wanted.to_owned() });
     };
     if !found.is_empty() {
-        let matches = found.len() + 1;
-        return Err(Error::Ambiguous { kind: "operation", prefix: wanted.to_owned(), matches });
+        let named = found.iter().chain([&one]).map(|listed| format!("{} {}", listed.kind, listed.id));
+        let named: Vec<String> = named.collect();
+        let problem = format!("{wanted:?} names several operations; use an id: {}", named.join(", "));
+        return Err(Error::InvalidArgument { operation: RPC, field: "key".to_owned(), problem });
     }
     if !one.cancellable {
         let problem = format!("{} is never cancelled: what ends a thing runs to its end", one.kind);
@@ -78,7 +91,7 @@ pub(crate) fn cancel(ctx: &Daemon, wanted: &str) -> Result<Listed> {
         cancel_current(container.slot.current(), one.kind);
     }
     for job in ctx.jobs.list() {
-        if let Some(token) = job.cancel.filter(|_| job.kind == one.kind && job.key == one.key) {
+        if let Some(token) = job.cancel.filter(|_| job.id == one.id) {
             token.cancel();
         }
     }
@@ -106,6 +119,8 @@ fn listed(operation: &Operation, key: String) -> Listed {
         callers: operation.callers(),
         cancelled: operation.is_cancelled(),
         cancellable: operation.kind.is_cancellable(),
+        caller: None,
+        is_job: false,
     }
 }
 
@@ -114,15 +129,17 @@ fn job(job: Job) -> Listed {
     Listed {
         kind: job.kind,
         key: job.key,
-        id: String::new(),
+        id: job.id,
         stage: "",
         waiting_for: job.waiting_for,
         age,
         stage_age: age,
         stage_deadline: None,
-        callers: 0,
+        callers: usize::from(job.caller.is_some()),
         cancelled: job.cancel.as_ref().is_some_and(tokio_util::sync::CancellationToken::is_cancelled),
         cancellable: job.cancel.is_some(),
+        caller: job.caller,
+        is_job: true,
     }
 }
 

@@ -199,6 +199,7 @@ fn operation(listed: Listed) -> v1::Operation {
         callers: number(listed.callers),
         cancelled: listed.cancelled,
         cancellable: listed.cancellable,
+        caller_pid: listed.caller.unwrap_or(0),
     }
 }
 

@@ -4,6 +4,7 @@
 use hull_cri_api::v1;
 use hull_cri_api::v1::image_service_server::ImageService;
 use tonic::codegen::BoxStream;
+use tonic::transport::server::UdsConnectInfo;
 use tonic::{Request, Response, Status};
 
 use super::{answer, chunks, unimplemented};
@@ -34,7 +35,8 @@ impl ImageService for Images {
     }
 
     async fn pull_image(&self, request: Request<v1::PullImageRequest>) -> Answer<v1::PullImageResponse> {
-        let pulled = image::pull(&self.ctx, request.into_inner()).await;
+        let caller = request.extensions().get::<UdsConnectInfo>().and_then(|info| info.peer_cred?.pid());
+        let pulled = image::pull(&self.ctx, request.into_inner(), caller).await;
         answer("PullImage", pulled.map(|image_ref| v1::PullImageResponse { image_ref }))
     }
 
