@@ -24,6 +24,8 @@ pub enum Misbehaviour {
     Daemon,
     /// Never ends, and never stops talking.
     Flood,
+    /// Fails with words that would forge a line of the log; of no matrix.
+    Forge,
 }
 
 /// All of them.
@@ -46,9 +48,13 @@ impl Misbehaviour {
             Self::Garbage => "garbage",
             Self::Daemon => "daemon",
             Self::Flood => "flood",
+            Self::Forge => "forge",
         }
     }
 }
+
+/// What a line begins with that [`Misbehaviour::Forge`] would forge.
+pub const FORGED: &str = "2001-02-03T04:05:06.000000Z";
 
 /// Whether a process is such a daemon.
 pub fn is_daemon(arguments: &str) -> bool {
@@ -113,6 +119,15 @@ pub fn plugin(dir: &Path) {
     fs::rename(bin, dir.join("cni/bin/misbehaves")).expect("install the plugin");
 }
 
+/// A failure: a plugin's is a document on its standard output, the others' is text on standard error.
+fn forge() -> String {
+    let line = format!("{FORGED}  INFO hull: forged");
+    format!(
+        "printf 'bad\\n{line}\\000\\033[2J\\302\\233end\\n' >&2; \
+         printf '%s' '{{\"cniVersion\":\"1.0.0\",\"code\":99,\"msg\":\"bad\\n{line}\\u0000\\u001b[2J\"}}'; exit 1"
+    )
+}
+
 fn script(dir: &Path, name: &str, find: &str, program: &str, real: &str) -> PathBuf {
     let modes = dir.join("misbehave");
     let bin = dir.join("bad");
@@ -126,8 +141,10 @@ fn script(dir: &Path, name: &str, find: &str, program: &str, real: &str) -> Path
          garbage) echo '}}no such {{document'; exit 0 ;;\n\
          daemon) {far} & setsid sleep {DAEMON} & echo 'I leave somebody behind' >&2; exit 1 ;;\n\
          flood) trap '' TERM; yes 'so much to say'; while :; do sleep 1000; done ;;\n\
+         forge) {forge} ;;\n\
          esac\n{real}\n",
         modes = modes.display(),
+        forge = forge(),
         far = format!("setsid sh -c 'trap \"\" TERM; sleep {DAEMON}; :' </dev/null >/dev/null 2>&1"),
     );
     let path = bin.join(name);

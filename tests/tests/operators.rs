@@ -10,6 +10,11 @@ use hull_cri_api::v1::*;
 use hull_tests::{Pod, Setup, eventually};
 use tonic::Code;
 
+#[path = "operators/forging.rs"]
+mod forging;
+#[path = "operators/pulls.rs"]
+mod pulls;
+
 const LIMIT: Duration = Duration::from_secs(60);
 
 fn orphan() -> String {
@@ -29,6 +34,7 @@ async fn status_tells_how_the_daemon_is() {
     assert_eq!(status["root"], daemon.root().to_str().unwrap());
     let text = daemon.hull(&["status"]).await;
     assert_eq!(text.code, Some(0));
+    assert!(text.stdout.contains("every running container has its own"), "{}", text.stdout);
     assert!(text.stdout.contains("1 ready") && text.stdout.contains("nothing is owed"), "{}", text.stdout);
     cri.remove_pod(&id).await.unwrap();
 }

@@ -291,3 +291,46 @@ async fn every_foreign_program_may_misbehave_at_every_call() {
         matrix("runc", &[Hang, Crash, Garbage, Daemon]).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_foreign_programs_say_forges_no_line() {
+    if !root_tests_enabled() {
+        return;
+    }
+    let setup = Setup::real();
+    let dir = setup.dir().to_owned();
+    let bad = misbehave::runtime(&dir, "runc");
+    misbehave::plugin(&dir);
+    let bin = misbehave::conmon(&dir);
+    let path = format!("{}:{}", bin.parent().unwrap().display(), std::env::var("PATH").unwrap_or_default());
+    let daemon =
+        setup.handler("bad", "runc", &bad).env("PATH", path).env("RUST_LOG", "hull=debug,info").start().await;
+    let cri = daemon.cri().await;
+    for row in ROWS {
+        let pod = Pod::new(&daemon, "victim");
+        let ids = prepared(&cri, &pod, row.2, "bad").await.unwrap();
+        misbehave::set(daemon.dir(), row.0, row.1, Some(Misbehaviour::Forge));
+        let answer = make(&cri, &pod, row.2, "bad", &ids).await;
+        for words in ["status", "ops", "check"] {
+            let said = daemon.hull(&[words]).await;
+            assert!(
+                said.stdout.lines().all(|line| !line.contains(hull_escape::is_unsafe)),
+                "{row:?}: {said:?}"
+            );
+        }
+        misbehave::set(daemon.dir(), row.0, row.1, None);
+        if let Err(error) = answer {
+            assert!(!error.message().contains(hull_escape::is_unsafe), "{row:?}: {:?}", error.message());
+            assert!(error.message().contains("forged"), "{row:?}: {error}");
+        }
+        for pod in cri.pods().await.unwrap() {
+            cri.remove_pod(&pod.id).await.unwrap();
+        }
+    }
+    daemon.assert_clean(LIMIT).await;
+    let log = daemon.log();
+    assert!(log.contains(misbehave::FORGED), "their words are in the log: {log}");
+    for line in log.lines() {
+        assert!(!line.contains(hull_escape::is_unsafe) && !line.starts_with(misbehave::FORGED), "{line:?}");
+    }
+}

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What can go wrong, how it reads, and which exit code it gives.
 
+use std::borrow::Cow;
 use std::io::Write;
 
 use thiserror::Error;
@@ -137,7 +138,7 @@ impl Failures {
     pub(crate) fn report(&self, to: &mut impl Write) {
         for error in self.0.iter().filter(|error| !error.is_closed_output()) {
             // With stderr gone there is nobody to tell; the exit code still does.
-            let _ = writeln!(to, "crictl-lite: {error}");
+            let _ = writeln!(to, "crictl-lite: {}", hull_escape::escape(&error.to_string()));
         }
     }
 }
@@ -160,11 +161,10 @@ fn spaced(id: &str) -> String {
     if id.is_empty() { String::new() } else { format!(" {id}") }
 }
 
-/// Joins lines, so that one failure stays one line whatever the runtime says.
-fn one_line(text: &str) -> String {
-    let lines: Vec<&str> = text.split(['\n', '\r']).map(str::trim).filter(|line| !line.is_empty()).collect();
-    let text = lines.join("; ");
-    if text.is_empty() { "no message".to_owned() } else { text.replace(|c: char| c.is_control(), " ") }
+/// Joins the lines of a runtime that says more than one. The rest is escaped where it is [reported](Failures::report).
+fn one_line(text: &str) -> Cow<'_, str> {
+    let line = hull_escape::join_lines(text);
+    if line.trim().is_empty() { Cow::Borrowed("no message") } else { line }
 }
 
 /// The code's name as the gRPC specification writes it.
@@ -201,7 +201,7 @@ mod tests {
     #[test]
     fn a_failure_is_one_line_with_operation_id_message_and_code() {
         let error = rpc(Status::internal("mount failed:\n  no space\tleft\r\n"));
-        assert_eq!(error.to_string(), "rm abc: mount failed:; no space left (INTERNAL)");
+        assert_eq!(error.to_string(), "rm abc: mount failed:; no space\tleft (INTERNAL)");
         assert_eq!(rpc(Status::not_found("")).to_string(), "rm abc: no message (NOT_FOUND)");
         let nameless = Error::Rpc { operation: "info", id: String::new(), status: Status::aborted("x") };
         assert_eq!(nameless.to_string(), "info: x (ABORTED)");
@@ -225,6 +225,18 @@ mod tests {
         let mut text = Vec::new();
         failures.report(&mut text);
         assert_eq!(text.iter().filter(|&&byte| byte == b'\n').count(), 3);
+    }
+
+    #[test]
+    fn a_report_does_not_command_the_terminal() {
+        let mut failures = Failures::from(rpc(Status::internal("a\u{1b}[2J\u{9b}J\u{202e}\tb\nc")));
+        let id = "x\ncrictl-lite: forged".to_owned();
+        failures.push(Error::Rpc { operation: "rm", id, status: Status::not_found("y") });
+        let mut text = Vec::new();
+        failures.report(&mut text);
+        let expected = "crictl-lite: rm abc: a\\u{1b}[2J\\u{9b}J\\u{202e}\\tb; c (INTERNAL)\n\
+                        crictl-lite: rm x\\ncrictl-lite: forged: y (NOT_FOUND)\n";
+        assert_eq!(String::from_utf8(text).unwrap(), expected);
     }
 
     #[test]

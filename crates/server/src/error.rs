@@ -210,7 +210,8 @@ pub enum Error {
     },
 }
 
-/// An error with its causes, on one line, the cause last.
+/// An error with its causes on one line, the cause last; the lines of another program's text are joined by `"; "`.
+/// Other control characters stay: they are escaped where the text is written out (see [`hull_escape`]).
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -223,17 +224,17 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         }
         cause = source.source();
     }
-    text.replace('\n', " ").trim_end().to_owned()
+    hull_escape::join_lines(&text).into_owned()
 }
 
-/// gRPC carries the message in a header: a caller's own huge id must not burst it.
-fn shortened(mut text: String) -> String {
-    if text.len() > LONGEST_MESSAGE {
-        let cut = (0..=LONGEST_MESSAGE).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
-        text.truncate(cut);
-        text.push_str(" [cut]");
+/// The message that a client gets for an error: escaped, because clients print it, and bounded, because gRPC carries
+/// it in a header that a caller's own huge id must not burst.
+pub(crate) fn for_client(text: &str) -> String {
+    let escaped = hull_escape::escape(text);
+    match hull_escape::cut(&escaped, LONGEST_MESSAGE) {
+        (_, false) => escaped.into_owned(),
+        (beginning, true) => format!("{beginning}{}", hull_escape::CUT),
     }
-    text
 }
 
 const LONGEST_MESSAGE: usize = 4096;
@@ -393,7 +394,7 @@ impl From<&Error> for Status {
             Some(reason) => format!("{reason}: {words}"),
             None => words,
         };
-        Status::new(error.code(), shortened(words))
+        Status::new(error.code(), for_client(&words))
     }
 }
 
@@ -529,6 +530,14 @@ mod tests {
             stage: "files",
             cause: Box::new(cause),
         };
-        assert_eq!(Status::from(error).message(), "RunPodSandbox abc: files: write /x: line one line two");
+        assert_eq!(Status::from(error).message(), "RunPodSandbox abc: files: write /x: line one; line two");
+    }
+
+    #[test]
+    fn a_message_has_no_control_characters() {
+        let problem = "a\0b\u{1b}[2J\u{9b}c\u{202e}".to_owned();
+        let error = Error::InvalidArgument { operation: "o", field: "f\nINFO forged".to_owned(), problem };
+        let status = Status::from(error);
+        assert_eq!(status.message(), "o: f; INFO forged: a\\0b\\u{1b}[2J\\u{9b}c\\u{202e}");
     }
 }

@@ -230,7 +230,7 @@ fn run_id() -> String {
 
 fn say(line: &str) {
     // With stderr gone there is nobody to tell.
-    let _ = writeln!(std::io::stderr().lock(), "crictl-lite: bench: {line}");
+    let _ = writeln!(std::io::stderr().lock(), "crictl-lite: bench: {}", hull_escape::escape(line));
 }
 
 /// Both signals that end a program. Listened for from the beginning, so that none is lost in between.

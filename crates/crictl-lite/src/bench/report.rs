@@ -129,7 +129,7 @@ pub(crate) fn tables(targets: &[Target]) -> String {
                 target.name,
                 failure.pod,
                 failure.op.name(),
-                crate::output::table::printable(&failure.message)
+                hull_escape::escape(&failure.message)
             ));
         }
         match (results.failures.len(), more) {

@@ -25,7 +25,7 @@ pub(crate) async fn list(client: &Client, args: &Images) -> Result<(), Error> {
     let mut images = fetch(client, &mut client.images().await?, "images", args.name.as_deref()).await?;
     images.sort_by(|a, b| (&a.repo_tags, &a.id).cmp(&(&b.repo_tags, &b.id)));
     if args.quiet {
-        return output::print(&images.iter().map(|image| format!("{}\n", image.id)).collect::<String>());
+        return output::print_lines(images.iter().map(|image| image.id.as_str()));
     }
     let response = ListImagesResponse { images };
     output::show(
@@ -119,7 +119,8 @@ async fn remove_one(client: &Client, service: &mut Service, image: &str) -> Resu
         .await
         .map_err(rpc_error("rmi", image))?;
     let names = if found.repo_tags.is_empty() { vec![found.id] } else { found.repo_tags };
-    output::print(&names.iter().map(|name| format!("Deleted: {name}\n")).collect::<String>())
+    let lines: Vec<_> = names.iter().map(|name| format!("Deleted: {name}")).collect();
+    output::print_lines(lines.iter().map(String::as_str))
 }
 
 /// Pulls an image.

@@ -65,5 +65,5 @@ fn version_lines(response: &VersionResponse) -> String {
         ("RuntimeVersion", runtime_version),
         ("RuntimeApiVersion", runtime_api_version),
     ];
-    lines.map(|(name, value)| format!("{name}:  {}\n", output::table::printable(value))).concat()
+    lines.map(|(name, value)| format!("{name}:  {}\n", hull_escape::escape(value))).concat()
 }

@@ -16,7 +16,7 @@ use tonic::Code;
 use crate::cli::{Format, Inspect};
 use crate::client::{Client, call, rpc_error};
 use crate::error::{Error, Failures};
-use crate::output::{self, json, table::printable, yaml};
+use crate::output::{self, json, yaml};
 
 /// Shows containers.
 pub(crate) async fn containers(client: &Client, args: &Inspect) -> Result<u8, Failures> {
@@ -111,7 +111,7 @@ fn render(format: Format, several: bool, mut documents: Vec<Value>) -> String {
         Some(only) if !several => only,
         last => Value::Array(documents.into_iter().chain(last).collect()),
     };
-    if format == Format::Json { format!("{value:#}\n") } else { yaml::emit(&value) }
+    if format == Format::Json { json::text(&value) } else { yaml::emit(&value) }
 }
 
 /// The status as one line for each field; what is no plain value stays JSON.
@@ -119,8 +119,9 @@ fn fields(document: &Value) -> String {
     let Some(status) = document.get("status").and_then(Value::as_object) else { return String::new() };
     let width = status.keys().map(String::len).max().unwrap_or(0) + 1;
     let line = |(key, value): (&String, &Value)| {
-        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        format!("{:width$} {}", format!("{key}:"), printable(&text)).trim_end().to_owned() + "\n"
+        let document = value.to_string();
+        let text = value.as_str().map_or_else(|| hull_escape::json(&document), hull_escape::escape);
+        format!("{:width$} {text}", format!("{key}:")).trim_end().to_owned() + "\n"
     };
     status.iter().map(line).collect()
 }
@@ -154,6 +155,6 @@ mod tests {
     #[test]
     fn fields_line_up() {
         let text = fields(&json!({"status": {"id": "x\n", "labels": {"a": "b"}}}));
-        assert_eq!(text, "id:     x?\nlabels: {\"a\":\"b\"}\n");
+        assert_eq!(text, "id:     x\\n\nlabels: {\"a\":\"b\"}\n");
     }
 }

@@ -65,7 +65,7 @@ pub(crate) async fn list(client: &Client, args: Pods) -> Result<(), Error> {
     items.sort_by_key(|pod| std::cmp::Reverse(pod.created_at));
     args.newest.cut(&mut items);
     if args.quiet {
-        return output::print(&items.iter().map(|pod| format!("{}\n", pod.id)).collect::<String>());
+        return output::print_lines(items.iter().map(|pod| pod.id.as_str()));
     }
     let response = ListPodSandboxResponse { items };
     output::show(

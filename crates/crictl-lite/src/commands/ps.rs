@@ -34,9 +34,7 @@ pub(crate) async fn list(client: &Client, args: Ps) -> Result<(), Error> {
     containers.sort_by_key(|container| std::cmp::Reverse(container.created_at));
     args.newest.cut(&mut containers);
     if args.quiet {
-        return output::print(
-            &containers.iter().map(|container| format!("{}\n", container.id)).collect::<String>(),
-        );
+        return output::print_lines(containers.iter().map(|container| container.id.as_str()));
     }
     let format = args.output.output;
     let pods = if format == Format::Table {

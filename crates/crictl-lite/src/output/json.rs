@@ -44,6 +44,11 @@ fn to_value(name: &str, message: &impl Message) -> Result<Value, String> {
     dynamic.serialize_with_options(serde_json::value::Serializer, &options).map_err(|error| error.to_string())
 }
 
+/// The document as it is printed.
+pub(crate) fn text(value: &Value) -> String {
+    hull_escape::json(&format!("{value:#}\n")).into_owned()
+}
+
 /// A verbose answer's further facts: what parses as JSON is shown as that, the rest as text.
 pub(crate) fn info(info: &HashMap<String, String>) -> Value {
     let expand = |text: &String| serde_json::from_str(text).unwrap_or_else(|_| Value::from(text.as_str()));

@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::cli::Format;
 use crate::error::Error;
 
-/// Writes `text` to standard output as it is.
+/// Writes `text` to standard output as it is: what is foreign in it must be escaped.
 pub(crate) fn print(text: &str) -> Result<(), Error> {
     print_bytes(text.as_bytes())
 }
@@ -24,9 +24,14 @@ pub(crate) fn print_bytes(bytes: &[u8]) -> Result<(), Error> {
     out.write_all(bytes).and_then(|()| out.flush()).map_err(output_error)
 }
 
-/// Writes one line to standard output.
+/// Writes one line to standard output; what is in it comes from elsewhere.
 pub(crate) fn print_line(line: &str) -> Result<(), Error> {
-    print(&format!("{line}\n"))
+    print(&format!("{}\n", hull_escape::escape(line)))
+}
+
+/// Writes each item on a line of its own.
+pub(crate) fn print_lines<'a>(lines: impl IntoIterator<Item = &'a str>) -> Result<(), Error> {
+    print(&lines.into_iter().map(|line| format!("{}\n", hull_escape::escape(line))).collect::<String>())
 }
 
 /// A failure to write to standard output.
@@ -42,7 +47,7 @@ pub(crate) fn show(
 ) -> Result<(), Error> {
     match format {
         Format::Table => print(&table()),
-        Format::Json => print_line(&format!("{:#}", value()?)),
+        Format::Json => print(&json::text(&value()?)),
         Format::Yaml => print(&yaml::emit(&value()?)),
     }
 }

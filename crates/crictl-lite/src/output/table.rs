@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Tables: a heading, then a line for each thing, in columns as wide as their widest cell.
 //!
-//! Cells come from the runtime and from images. Control characters in them are replaced, so that
-//! none can end its line or command the terminal.
+//! Cells come from the runtime and from images. They are escaped, so that none can end its line or command the
+//! terminal (see [`hull_escape`]).
 
 /// Spaces between two columns.
 const GAP: usize = 3;
+
+/// Widest column: one huge cell must not be paid for in spaces by all others.
+const WIDEST: usize = 120;
+
+use hull_escape::escape;
 
 /// A table in the making.
 #[derive(Debug)]
@@ -21,7 +26,7 @@ impl Table {
 
     /// Adds a line.
     pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        self.rows.push(cells.into_iter().map(|cell| printable(&cell)).collect());
+        self.rows.push(cells.into_iter().map(|cell| escape(&cell).into_owned()).collect());
     }
 
     /// The text. Every line but an empty one ends in its last cell, not in spaces.
@@ -34,6 +39,7 @@ impl Table {
                 .map(|cell| cell.chars().count())
                 .max()
                 .unwrap_or(0)
+                .min(WIDEST)
         };
         let widths: Vec<usize> = (0..columns).map(width).collect();
         let mut text = String::new();
@@ -48,11 +54,6 @@ impl Table {
         }
         text
     }
-}
-
-/// The cell without what would break its line.
-pub(crate) fn printable(cell: &str) -> String {
-    cell.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 #[cfg(test)]
@@ -79,7 +80,7 @@ mod tests {
             table.row(cells);
             let text = table.render();
             prop_assert_eq!(text.lines().count(), 2);
-            prop_assert!(!text.trim_end_matches('\n').contains(|c: char| c.is_control() && c != '\n'));
+            prop_assert!(!text.trim_end_matches('\n').contains(|c: char| hull_escape::is_unsafe(c) && c != '\n'));
         }
     }
 }

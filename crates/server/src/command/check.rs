@@ -8,7 +8,7 @@ use hull_admin_api::v1::{CheckRequest, Finding, Outcome};
 use hull_server::{Offline, Report};
 
 use super::client;
-use super::say;
+use super::{say, say_json};
 use crate::arguments::Where;
 
 /// Nothing was found, or all of it was repaired.
@@ -35,7 +35,7 @@ pub(crate) fn check(place: &Where, repair: bool, json: bool) -> Result<ExitCode>
     })?;
     let left = reports.iter().filter(|report| !report.repaired).count();
     if json {
-        say(&serde_json::to_string_pretty(&reports.iter().map(document).collect::<Vec<_>>())?)?;
+        say_json(&reports.iter().map(document).collect())?;
     } else {
         for report in &reports {
             say(&line(report, repair))?;

@@ -26,7 +26,8 @@ pub(crate) fn import(path: &Path, config: Option<PathBuf>) -> Result<()> {
         }
     })?;
     for (id, tags) in images {
-        say(&id, &tags);
+        let tags = if tags.is_empty() { "<untagged>".to_owned() } else { tags.join(" ") };
+        super::say(&format!("{id} {tags}"))?;
     }
     Ok(())
 }
@@ -53,9 +54,4 @@ async fn directly(config: &Config, path: &Path) -> Result<Vec<(String, Vec<Strin
     };
     let images = LocalImageStore::open(store)?.import(path).await?;
     Ok(images.iter().map(|image| (image.id.clone(), image.repo_tags.clone())).collect())
-}
-
-#[expect(clippy::print_stdout, reason = "the command's answer")]
-fn say(id: &str, tags: &[String]) {
-    println!("{id} {}", if tags.is_empty() { "<untagged>".to_owned() } else { tags.join(" ") });
 }

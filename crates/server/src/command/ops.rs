@@ -5,7 +5,7 @@ use anyhow::Result;
 use hull_admin_api::v1::{CancelOperationRequest, ListOperationsRequest, Operation};
 
 use super::client::{self, time};
-use super::say;
+use super::{print, say, say_json};
 use crate::arguments::Where;
 
 /// How much of an id is shown, as `crictl` does.
@@ -18,13 +18,12 @@ pub(crate) fn list(place: &Where, json: bool) -> Result<()> {
         Ok(answer.map_err(|status| client::said(&status))?.into_inner().operations)
     })?;
     if json {
-        let all: Vec<_> = operations.iter().map(document).collect();
-        return say(&serde_json::to_string_pretty(&all)?);
+        return say_json(&operations.iter().map(document).collect());
     }
     if operations.is_empty() {
         return say("nothing runs");
     }
-    say(&table(&operations))
+    print(&table(&operations))
 }
 
 /// Cancels one.
@@ -49,8 +48,8 @@ fn table(operations: &[Operation]) -> String {
         };
         let undone = if it.cancelled { "its undo: it was cancelled; " } else { "" };
         lines.push([
-            it.id.chars().take(ID).collect(),
             it.kind.clone(),
+            it.id.chars().take(ID).collect(),
             it.key.clone(),
             stage,
             time(it.age_ms),
@@ -64,9 +63,15 @@ fn table(operations: &[Operation]) -> String {
     columns(&lines)
 }
 
-/// Rows under each other.
+/// Widest column: one huge cell must not be paid for in spaces by all others.
+const WIDEST: usize = 120;
+
+/// Rows under each other, their cells escaped.
 pub(super) fn columns<const N: usize>(lines: &[[String; N]]) -> String {
-    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
+    let escaped = |line: &[String; N]| line.each_ref().map(|cell| hull_escape::escape(cell).into_owned());
+    let lines: Vec<[String; N]> = lines.iter().map(escaped).collect();
+    let width =
+        |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0).min(WIDEST);
     let widths: Vec<usize> = (0..N).map(width).collect();
     let row = |line: &[String; N]| {
         let cells = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
@@ -88,6 +93,6 @@ fn document(it: &Operation) -> serde_json::Value {
         "callers": it.callers,
         "cancelled": it.cancelled,
         "cancellable": it.cancellable,
+        "callerPid": it.caller_pid,
     })
 }
-        "callerPid": it.caller_pid,

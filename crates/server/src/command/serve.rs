@@ -11,6 +11,7 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use super::log;
 use super::manager::Manager;
 
 /// More threads than this only cost memory: the daemon waits far more than it computes.
@@ -22,8 +23,7 @@ const KEEP_THREADS: std::time::Duration = std::time::Duration::from_secs(2);
 pub(crate) fn serve(file: Option<PathBuf>, backend: Option<&str>, dir: Option<PathBuf>) -> Result<()> {
     memory::limit_arenas();
     let config = config(file, backend, dir)?;
-    let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
-    tracing_subscriber::registry().with(filter(config.log_level.as_str())?).with(log).init();
+    tracing_subscriber::registry().with(filter(config.log_level.as_str())?).with(log::layer()).init();
     hull_process::raise_nofile_limit().context("raise the limit of open files")?;
     let workers = std::thread::available_parallelism().map_or(2, usize::from).min(MOST_WORKERS);
     let runtime = tokio::runtime::Builder::new_multi_thread()

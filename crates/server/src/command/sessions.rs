@@ -6,7 +6,7 @@ use hull_admin_api::v1::{KillSessionRequest, ListSessionsRequest, Session};
 
 use super::client::{self, time};
 use super::ops::columns;
-use super::say;
+use super::{print, say, say_json};
 use crate::arguments::Where;
 
 /// How much of a target's id is shown, as `crictl` does.
@@ -21,13 +21,12 @@ pub(crate) fn list(place: &Where, json: bool) -> Result<()> {
         Ok(answer.map_err(|status| client::said(&status))?.into_inner().sessions)
     })?;
     if json {
-        let all: Vec<_> = sessions.iter().map(document).collect();
-        return say(&serde_json::to_string_pretty(&all)?);
+        return say_json(&sessions.iter().map(document).collect());
     }
     if sessions.is_empty() {
         return say("nobody is connected");
     }
-    say(&table(&sessions))
+    print(&table(&sessions))
 }
 
 /// Ends one.
@@ -53,15 +52,15 @@ fn table(sessions: &[Session]) -> String {
             it.bytes_in.to_string(),
             it.bytes_out.to_string(),
             if it.ending.is_empty() { "alive".to_owned() } else { it.ending.clone() },
-            printable(&it.command),
+            shortened(&it.command),
         ]);
     }
     columns(&lines)
 }
 
-/// A command on one line: what a client sent does not write to the administrator's terminal.
-fn printable(command: &[String]) -> String {
-    let text: String = command.join(" ").chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+/// The beginning of a command.
+fn shortened(command: &[String]) -> String {
+    let text = command.join(" ");
     match text.char_indices().nth(COMMAND) {
         Some((end, _)) => format!("{}...", &text[..end]),
         None => text,
@@ -107,7 +106,7 @@ mod tests {
         let expected = format!(
             "\
 ID  KIND  TARGET         CLIENT       TRANSPORT  AGE    IN  OUT    STATE   COMMAND
-7   exec  0123456789abc  127.0.0.1:5  spdy       1m05s  3   12345  alive   sh -c a b [2J
+7   exec  0123456789abc  127.0.0.1:5  spdy       1m05s  3   12345  alive   sh -c a\\nb\\u{{1b}}[2J
 12  exec  0123456789abc  127.0.0.1:5  spdy       1m05s  3   12345  killed  {long}"
         );
         assert_eq!(table(&[session, killed]), expected);

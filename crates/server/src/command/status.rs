@@ -7,7 +7,7 @@ use anyhow::Result;
 use hull_admin_api::v1::{StatusRequest, StatusResponse};
 
 use super::client::{self, time};
-use super::say;
+use super::{print, say_json};
 use crate::arguments::Where;
 
 /// Prints it.
@@ -16,13 +16,13 @@ pub(crate) fn status(place: &Where, json: bool) -> Result<()> {
         let answer = client::need(place).await?.status(StatusRequest {}).await;
         Ok(answer.map_err(|status| client::said(&status))?.into_inner())
     })?;
-    if json { say(&serde_json::to_string_pretty(&document(&status))?) } else { say(text(&status).trim_end()) }
+    if json { say_json(&document(&status)) } else { print(text(&status).trim_end()) }
 }
 
 fn text(status: &StatusResponse) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: String| {
-        let _ = writeln!(text, "{name:<12}{value}");
+        let _ = writeln!(text, "{name:<12}{}", hull_escape::escape(&value));
     };
     line("hull", format!("{}, process {}, up {}", status.version, status.pid, time(status.uptime_ms)));
     line("root", format!("{} and {}", status.root, status.run_root));

@@ -11,7 +11,7 @@ use hull_oci_runtime::{Exit, ExitSource, KillRequest, KillTarget};
 
 use crate::claim;
 use crate::context::{Context, Handler};
-use crate::error::{Error, Result, chain};
+use crate::error::{Error, Result, chain, for_client};
 use crate::exhausted;
 use crate::model::{ContainerPhase, StartFailure};
 use crate::operation::{Admission, OpKind, Operation};
@@ -103,7 +103,7 @@ async fn run(ctx: &Context, container: &Arc<Container>, operation: &Operation) -
 
 /// Ends what may have come alive, and records why. What lives on in spite of that is told as running.
 async fn fail(ctx: &Context, container: &Arc<Container>, handler: &Handler, at: SystemTime, error: &Error) {
-    let message = chain(error);
+    let message = for_client(&chain(error));
     let patience = ctx.config.timeouts.stop_extra;
     let kill =
         KillRequest { id: container.id().to_owned(), signal: 9, target: KillTarget::All, process: None };

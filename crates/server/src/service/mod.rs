@@ -10,7 +10,7 @@ pub(crate) mod runtime;
 
 use tonic::{Response, Status};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, chain};
 
 /// A verb's result as gRPC wants it.
 fn answer<T>(operation: &'static str, result: Result<T>) -> std::result::Result<Response<T>, Status> {
@@ -18,7 +18,7 @@ fn answer<T>(operation: &'static str, result: Result<T>) -> std::result::Result<
         Ok(value) => Ok(Response::new(value)),
         Err(error) => {
             let status = Status::from(&error);
-            tracing::debug!(operation, code = ?status.code(), message = status.message(), "refused");
+            tracing::debug!(operation, code = ?status.code(), error = %chain(&error), "refused");
             Err(status)
         }
     }

@@ -8,7 +8,7 @@ use hull_pod_network::NetworkStatus;
 
 use crate::config::{CgroupDriver, Config, NetworkBackend};
 use crate::context::{Context, Daemon};
-use crate::error::Result;
+use crate::error::{Result, for_client};
 
 /// Who answers. The kubelet reads the first field as the version of its own protocol: always 0.1.0.
 pub(crate) fn version() -> v1::VersionResponse {
@@ -46,7 +46,7 @@ fn network(ctx: &Daemon) -> v1::RuntimeCondition {
     match ctx.network.status() {
         NetworkStatus::Ready => v1::RuntimeCondition { r#type, status: true, ..Default::default() },
         NetworkStatus::NotReady { reason, message } => {
-            v1::RuntimeCondition { r#type, status: false, reason, message }
+            v1::RuntimeCondition { r#type, status: false, reason, message: for_client(&message) }
         }
     }
 }

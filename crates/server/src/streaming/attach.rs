@@ -26,7 +26,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::{stdio, url};
 use crate::container::{make, words};
 use crate::context::Context;
-use crate::error::{Error, Result, chain};
+use crate::error::{Error, Result, chain, for_client};
 use crate::model::ContainerPhase;
 use crate::store::Container;
 
@@ -57,8 +57,8 @@ pub(crate) fn issue(ctx: &Context, request: v1::AttachRequest) -> Result<v1::Att
 pub(super) async fn serve(ctx: &Context, request: AttachRequest, streams: Streams) -> ExitStatus {
     match connect(ctx, &request, streams).await {
         Ok(Ok(())) => ExitStatus::Code(0),
-        Ok(Err(lost)) => ExitStatus::failed(chain(&lost)),
-        Err(error) => ExitStatus::failed(chain(&error)),
+        Ok(Err(lost)) => ExitStatus::failed(for_client(&chain(&lost))),
+        Err(error) => ExitStatus::failed(for_client(&chain(&error))),
     }
 }
 

@@ -11,7 +11,7 @@ use super::talk::{Cut, talk};
 use super::{stdio, url};
 use crate::container::exec;
 use crate::context::Context;
-use crate::error::{Error, Result, chain};
+use crate::error::{Error, Result, chain, for_client};
 use crate::id;
 use crate::spec::exec_process;
 
@@ -43,7 +43,7 @@ pub(super) async fn serve(ctx: &Context, request: ExecRequest, streams: Streams)
         Ok(code) => ExitStatus::Code(u8::try_from(code).unwrap_or(u8::MAX)),
         Err(error) => {
             tracing::info!(container = request.container_id, error = %chain(&error), "exec failed");
-            ExitStatus::failed(chain(&error))
+            ExitStatus::failed(for_client(&chain(&error)))
         }
     }
 }

@@ -15,7 +15,7 @@ use hull_streaming::{ForwardError, PortForwardRequest, PortStream, Request, rela
 
 use super::url;
 use crate::context::Context;
-use crate::error::{Error, Result, chain};
+use crate::error::{Error, Result, chain, for_client};
 use crate::sandbox::request::invalid;
 use crate::store::Sandbox;
 
@@ -51,7 +51,7 @@ pub(super) async fn serve(
         dialled = dial(ctx, &request.sandbox_id, port) => dialled,
         _ = stream.ending().ended() => return Ok(()),
     };
-    let mut connection = dialled.map_err(|error| ForwardError::refused(chain(&error)))?;
+    let mut connection = dialled.map_err(|error| ForwardError::refused(for_client(&chain(&error))))?;
     let relayed = relay(stream, &mut connection).await;
     match &relayed {
         Ok((up, down)) => tracing::debug!(sandbox = request.sandbox_id, port, up, down, "forwarded"),
