@@ -42,6 +42,10 @@ async fn each_caller_of_one_pull_can_be_named_and_cancelled() {
         if pulls.len() == 2 { Ok(pulls) } else { Err(all.to_string()) }
     })
     .await;
+    eventually(LIMIT, "the registry is asked", async || {
+        if registry.count("/manifests/") > 0 { Ok(()) } else { Err("no request yet".to_owned()) }
+    })
+    .await;
     for pull in &listed {
         assert_eq!((&pull["operation"], &pull["key"]), (&"PullImage".into(), &name.as_str().into()));
         assert_eq!(pull["callerPid"], std::process::id(), "{pull}");
