@@ -14,6 +14,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use async_trait::async_trait;
@@ -195,7 +196,7 @@ fn output(log: Option<&Path>) -> Result<(Stdio, Stdio)> {
     let Some(log) = log else { return Ok((Stdio::Null, Stdio::Null)) };
     let open = || {
         failpoint!("monitor.direct.log")?;
-        let file = fs::File::options().create(true).append(true).open(log)?;
+        let file = fs::File::options().create(true).append(true).mode(0o640).open(log)?;
         let copy = file.try_clone()?;
         Ok((Stdio::Fd(OwnedFd::from(file)), Stdio::Fd(OwnedFd::from(copy))))
     };

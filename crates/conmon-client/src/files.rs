@@ -79,8 +79,20 @@ impl Files {
         self.clear()?;
         for dir in [self.persist_dir(), self.exits_dir()] {
             failpoint!("monitor.create.dir")
-                .and_then(|()| fs::create_dir(&dir))
+                .and_then(|()| hull_files::own_dir(&dir, hull_files::PRIVATE_DIR))
                 .map_err(Error::io(format!("make {}", dir.display())))?;
+        }
+        Ok(())
+    }
+
+    /// Takes away the right to read that monitor and runtime gave everybody: the log may quote the configuration.
+    pub(crate) fn make_private(&self) -> Result<()> {
+        for path in [self.pid(), self.monitor_pid(), self.runtime_log()] {
+            match hull_files::set_mode(&path, hull_files::PRIVATE_FILE) {
+                // Without a word of the runtime's there is no log.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                set => set.map_err(Error::io(format!("set the mode of {}", path.display())))?,
+            }
         }
         Ok(())
     }

@@ -269,9 +269,9 @@ impl ImageStore for MockImageStore {
         let etc = merged.join("etc");
         let made = [request.dir.join(overlay::UPPER), request.dir.join(overlay::WORK), etc.clone()]
             .iter()
-            .try_for_each(std::fs::create_dir_all)
-            .and_then(|()| std::fs::write(etc.join("passwd"), PASSWD))
-            .and_then(|()| std::fs::write(etc.join("group"), GROUP));
+            .try_for_each(|dir| hull_files::make_dir(dir, 0o755))
+            .and_then(|()| hull_files::write(&etc.join("passwd"), PASSWD.as_bytes(), 0o644))
+            .and_then(|()| hull_files::write(&etc.join("group"), GROUP.as_bytes(), 0o644));
         made.map_err(|source| Error::Io { step: "make root in", path: request.dir.clone(), source })?;
         self.lock().roots.insert(request.dir.clone(), image.id.clone());
         Ok(merged)

@@ -17,10 +17,11 @@ mod idmap;
 pub(crate) mod mount;
 
 use std::fs;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use hull_failpoint::failpoint;
+use hull_files::{PRIVATE_DIR, SHARED_PARENT};
 use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
@@ -68,9 +69,11 @@ pub(crate) fn prepare(mount: &Mount<'_>) -> Result<PathBuf> {
         lowers.push(mount.empty.to_owned());
     }
     failpoint!("image-store.root.mkdir").map_err(io_error("make directory", mount.dir))?;
-    make_dir(mount.dir, 0o711, true)?;
-    for (name, mode) in [(UPPER, 0o755), (WORK, 0o700), (MERGED, 0o755)] {
-        make_dir(&mount.dir.join(name), mode, false)?;
+    // The caller has made it with the mode that fits its users. In a user namespace the runtime has to come through.
+    let mode = if mount.userns.is_some() { SHARED_PARENT } else { PRIVATE_DIR };
+    hull_files::make_dir(mount.dir, mode).map_err(io_error("make directory", mount.dir))?;
+    for (name, mode) in [(UPPER, 0o755), (WORK, PRIVATE_DIR), (MERGED, 0o755)] {
+        own_dir(&mount.dir.join(name), mode)?;
     }
     let mapped = mount.userns.map(|userns| Mapped::new(&lowers, userns)).transpose()?;
     let top = mapped.as_ref().map_or_else(|| lowers[0].clone(), |mapped| mapped.path(&lowers[0]));
@@ -107,19 +110,9 @@ fn forget_volatile(work: &Path) -> Result<()> {
     tree::remove(&mark)
 }
 
-fn make_dir(path: &Path, mode: u32, recursive: bool) -> Result<()> {
-    let made = fs::DirBuilder::new().recursive(recursive).mode(mode).create(path);
-    match made {
-        Ok(()) => {}
-        // Half made by an earlier try.
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(io_error("make directory", path)(error)),
-    }
-    // The process's mask took bits away. A directory that was there keeps its mode, but for our own.
-    if recursive {
-        return Ok(());
-    }
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(io_error("set mode of", path))
+/// Makes a directory, or takes over what an earlier try left.
+fn own_dir(path: &Path, mode: u32) -> Result<()> {
+    hull_files::own_dir(path, mode).map_err(io_error("make directory", path))
 }
 
 /// The root directory that a container sees is `upper` itself: it must look like the image's.

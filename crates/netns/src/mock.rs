@@ -251,7 +251,7 @@ fn pop<T>(queues: &mut HashMap<String, VecDeque<T>>, op: &str) -> Option<T> {
 fn write(path: &Path, state: &State) -> io::Result<()> {
     hull_failpoint::failpoint!("netns.mock.write")?;
     let temporary = path.with_extension("tmp");
-    fs::write(&temporary, serde_json::to_vec(state)?)?;
+    hull_files::write(&temporary, &serde_json::to_vec(state)?, hull_files::PRIVATE_FILE)?;
     fs::rename(&temporary, path)
 }
 

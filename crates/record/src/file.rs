@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Writing a file whole or not at all.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use hull_failpoint::failpoint;
@@ -17,7 +16,7 @@ pub enum Durability {
     Process,
 }
 
-/// Replaces `path` by a file with these bytes and this mode, or leaves it as it was.
+/// Replaces `path` by a file with these bytes and exactly this mode, or leaves it as it was.
 ///
 /// Blocks; call it where blocking is allowed.
 ///
@@ -50,7 +49,7 @@ fn write_and_rename(
     durability: Durability,
 ) -> io::Result<()> {
     failpoint!("record.write.create")?;
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(temporary)?;
+    let mut file = hull_files::create(temporary, mode)?;
     failpoint!("record.write.content")?;
     file.write_all(bytes)?;
     if durability == Durability::PowerCut {

@@ -59,7 +59,8 @@ struct Envelope<'a> {
 // === impl RecordStore ===
 
 impl RecordStore {
-    /// Opens a directory, making it and the quarantine if needed. What an interrupted write left is removed.
+    /// Opens a directory, making it and the quarantine if needed; both are for this process's user alone. What an
+    /// interrupted write left is removed.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -73,7 +74,7 @@ impl RecordStore {
         let (dir, quarantine, takes_back) = (dir.into(), quarantine.into(), false);
         let store = Self { dir, quarantine, kind, version, durability, takes_back };
         for path in [&store.dir, &store.quarantine] {
-            fs::create_dir_all(path).map_err(io_error("make directory", path))?;
+            hull_files::own_dir(path, hull_files::PRIVATE_DIR).map_err(io_error("make directory", path))?;
         }
         for entry in fs::read_dir(&store.dir).map_err(io_error("list", &store.dir))? {
             let path = entry.map_err(io_error("list", &store.dir))?.path();
@@ -253,7 +254,8 @@ impl RecordStore {
         }
         let target = self.quarantine.join(format!("{}-{id}.json", self.kind));
         let moved = failpoint!("record.quarantine.move").and_then(|()| {
-            let _ = fs::write(target.with_extension("reason"), &reason);
+            let reason_file = target.with_extension("reason");
+            let _ = hull_files::write(&reason_file, reason.as_bytes(), hull_files::PRIVATE_FILE);
             fs::rename(path, &target)
         });
         let kept = match moved {

@@ -227,6 +227,8 @@ fn handlers(
                 }
             }
             kind => {
+                // Tightened here, not only with the next container.
+                make_dir(&attach_dir(&config.run_root))?;
                 let monitor = conmon.get_or_insert_with(|| {
                     let mut settings =
                         ConmonConfig::new(&config.runtime.conmon, attach_dir(&config.run_root));
@@ -234,7 +236,7 @@ fn handlers(
                     settings.systemd = Systemd::new();
                     Arc::new(ConmonMonitor::new(settings))
                 });
-                make_dir(&handler.root)?;
+                make_runtime_root(&config.run_root, &handler.root)?;
                 Handler {
                     runtime: cli_runtime(config, name, handler, kind, cgroups),
                     monitor: monitor.clone(),
@@ -293,8 +295,18 @@ pub(crate) fn attach_dir(run_root: &Path) -> PathBuf {
 /// With 64 digits of an id, `/attach` and the slashes between: 107 bytes.
 const LONGEST_ATTACH_DIR: usize = 35;
 
+/// One elsewhere may be shared with other programs, and keeps the mode that it has.
+fn make_runtime_root(run_root: &Path, dir: &Path) -> Result<()> {
+    if dir.starts_with(run_root) {
+        return make_dir(dir);
+    }
+    crate::layout::make_dir(dir, hull_files::PRIVATE_DIR)
+        .map_err(|e| Error::io(format!("make directory {}", dir.display()), e))
+}
+
 fn make_dir(dir: &Path) -> Result<()> {
-    crate::layout::make_dir(dir, 0o700).map_err(|e| Error::io(format!("make directory {}", dir.display()), e))
+    crate::layout::own_dir(dir, hull_files::PRIVATE_DIR)
+        .map_err(|e| Error::io(format!("make directory {}", dir.display()), e))
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use hull_admin_api::v1::admin_server::AdminServer;
 use hull_cri_api::MAX_MESSAGE_BYTES;
 use hull_cri_api::v1::image_service_server::ImageServiceServer;
 use hull_cri_api::v1::runtime_service_server::RuntimeServiceServer;
+use hull_files::{PRIVATE_FILE, SHARED_PARENT};
 use hull_image_store::LocalImageStore;
 use nix::fcntl::{Flock, FlockArg, OFlag};
 use tokio::net::{UnixListener, UnixStream};
@@ -232,8 +233,11 @@ async fn lock(dir: &Path) -> Result<Flock<File>> {
 fn try_lock(dir: &Path) -> Result<Flock<File>> {
     let path = dir.join(".lock");
     // Not for writing, without which `create` is refused: a file system with a file open so cannot be made read-only.
-    let file = File::options().read(true).custom_flags(OFlag::O_CREAT.bits()).open(&path);
+    // Nobody else may open it: a lock needs no right to write.
+    let file = File::options().read(true).mode(PRIVATE_FILE).custom_flags(OFlag::O_CREAT.bits()).open(&path);
     let file = file.map_err(|e| Error::io(format!("open {}", path.display()), e))?;
+    hull_files::set_mode_of(&file, PRIVATE_FILE)
+        .map_err(|e| Error::io(format!("set the mode of {}", path.display()), e))?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
         nix::errno::Errno::EWOULDBLOCK => Error::InUse { dir: dir.to_owned() },
         _ => Error::io(format!("lock {}", path.display()), errno.into()),
@@ -247,7 +251,7 @@ async fn bind(path: &Path) -> Result<UnixListener> {
         move |e| Error::io(context, e)
     };
     if let Some(dir) = path.parent() {
-        crate::layout::make_dir(dir, 0o711).map_err(io("make the directory of"))?;
+        crate::layout::make_dir(dir, SHARED_PARENT).map_err(io("make the directory of"))?;
     }
     if path.exists() {
         if UnixStream::connect(path).await.is_ok() {

@@ -3,6 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
+use hull_files::{PRIVATE_DIR, SHARED_PARENT};
+
 /// The daemon's directories.
 #[derive(Debug, Clone)]
 pub(crate) struct Layout {
@@ -37,19 +39,34 @@ impl Layout {
         self.sandbox_dir(id).join("pause")
     }
 
+    /// The root of a pod's pause container.
+    pub(crate) fn pause_root(&self, id: &str) -> PathBuf {
+        self.pause_dir(id).join("root")
+    }
+
     /// Bundle and root of a container.
     pub(crate) fn container_dir(&self, id: &str) -> PathBuf {
         self.root.join("containers").join(id)
     }
 
-    /// The root of an image that is the container's mount of this number.
-    pub(crate) fn image_mount(&self, id: &str, index: usize) -> PathBuf {
-        self.container_dir(id).join("volumes").join(index.to_string())
+    /// Roots of images that are the container's mounts.
+    pub(crate) fn image_mounts(&self, id: &str) -> PathBuf {
+        self.container_dir(id).join("volumes")
     }
 
-    /// Sockets, fifos, pid files, exit files of a container.
+    /// The root of an image that is the container's mount of this number.
+    pub(crate) fn image_mount(&self, id: &str, index: usize) -> PathBuf {
+        self.image_mounts(id).join(index.to_string())
+    }
+
+    /// Sockets, fifos, pid files, exit files of containers.
+    pub(crate) fn container_run_dirs(&self) -> PathBuf {
+        self.run_root.join("containers")
+    }
+
+    /// Those of one.
     pub(crate) fn container_run_dir(&self, id: &str) -> PathBuf {
-        self.run_root.join("containers").join(id)
+        self.container_run_dirs().join(id)
     }
 
     /// Pod logs when the request names no directory.
@@ -57,15 +74,24 @@ impl Layout {
         self.root.join("logs").join(sandbox_id)
     }
 
-    /// Makes the fixed directories. Directories above container roots are 0711.
+    /// Makes the fixed directories, or gives those of a former version the modes that they have today: parents of
+    /// gates (ADR 0027) may be passed and not be listed, nobody comes into the others.
     pub(crate) fn make(&self) -> std::io::Result<()> {
-        for dir in [&self.root, &self.root.join("containers")] {
-            make_dir(dir, 0o711)?;
+        for dir in [self.root.clone(), self.run_root.clone()].into_iter().chain(self.parents_of_gates()) {
+            own_dir(&dir, SHARED_PARENT)?;
         }
-        for dir in [&self.run_root, &self.run_root.join("sandboxes"), &self.run_root.join("containers")] {
-            make_dir(dir, 0o711)?;
+        for dir in ["records", "quarantine", "logs"] {
+            own_dir(&self.root.join(dir), PRIVATE_DIR)?;
         }
-        make_dir(&self.run_root.join("exec"), 0o700)
+        for dir in ["exec", "ns", "runtime"] {
+            own_dir(&self.run_root.join(dir), PRIVATE_DIR)?;
+        }
+        Ok(())
+    }
+
+    /// The directories in which each pod or container has its own.
+    pub(crate) fn parents_of_gates(&self) -> [PathBuf; 3] {
+        [self.root.join("containers"), self.run_root.join("sandboxes"), self.container_run_dirs()]
     }
 
     pub(crate) fn exec_dir(&self) -> PathBuf {
@@ -73,9 +99,21 @@ impl Layout {
     }
 }
 
-/// Makes a directory with its parents. An existing one keeps its mode.
+/// Makes a directory with its parents. An existing one may be somebody else's and keeps its mode.
 pub(crate) fn make_dir(dir: &Path, mode: u32) -> std::io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
     hull_failpoint::failpoint!("server.dir.make")?;
-    std::fs::DirBuilder::new().recursive(true).mode(mode).create(dir)
+    hull_files::make_dir(dir, mode)
+}
+
+/// Makes a directory of the daemon's own with exactly this mode, which an existing one gets too.
+pub(crate) fn own_dir(dir: &Path, mode: u32) -> std::io::Result<()> {
+    hull_failpoint::failpoint!("server.dir.make")?;
+    hull_files::own_dir(dir, mode)
+}
+
+/// Makes the directory of one pod or container, which only the daemon passes, and the group of the pod's root where the
+/// pod has a user namespace: the OCI runtime sets the container up as that one.
+pub(crate) fn gate(dir: &Path, group: u32) -> std::io::Result<()> {
+    hull_failpoint::failpoint!("server.dir.make")?;
+    hull_files::gate(dir, group)
 }

@@ -11,6 +11,8 @@ use clap::Parser;
 use arguments::{Arguments, Command, ImageCommand, OpsCommand, SessionsCommand};
 
 fn main() -> ExitCode {
+    // Before anything is made, or makes a thread: containers, monitors and plugins inherit it.
+    hull_files::set_umask();
     // Before anything makes a thread: this may be the process that a pod's user namespace begins with.
     if let Some(code) = hull_netns::helper::run_if_asked(std::env::args_os()) {
         return code;

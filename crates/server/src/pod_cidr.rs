@@ -95,7 +95,7 @@ fn write(template: &Path, dir: &Path, ranges: &[(IpAddr, u8)]) -> Result<bool> {
     crate::layout::make_dir(dir, 0o755).map_err(io("make directory", dir))?;
     // Not a name that CNI reads: it must not see a part of it.
     let temporary: PathBuf = dir.join(format!(".{FILE}.tmp"));
-    let written = std::fs::File::create(&temporary).and_then(|mut file| {
+    let written = hull_files::create(&temporary, 0o644).and_then(|mut file| {
         file.write_all(filled.as_bytes())?;
         file.sync_all()
     });

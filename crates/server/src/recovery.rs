@@ -18,6 +18,7 @@
 //! attachment without a pod   -> released
 //! network has more than that -> collected
 //! directory without a record -> deleted
+//! directory that strangers may pass, of a former version -> closed
 //! ```
 //! The work at a pod or container is an operation in its slot: it is listed, who wants to make, stop or remove the
 //! same thing waits for it or ends it, and nobody else does. Each of its steps has a deadline; what cannot be undone or
@@ -26,6 +27,7 @@
 mod attachments;
 mod containers;
 mod execs;
+mod gates;
 mod orphans;
 mod pods;
 mod progress;
@@ -73,6 +75,7 @@ pub(crate) async fn recover(ctx: &Context) -> Result<()> {
     pods.iter().for_each(|(sandbox, _)| ctx.store.adopt_sandbox(sandbox.clone()));
     held.iter().for_each(|(container, _)| ctx.store.adopt_container(container.clone()));
 
+    gates::close(ctx).await;
     // Before anything can be asked for, from what is on this machine: no foreign program may hold this up.
     pods::look(ctx, &pods).await;
     containers::end_of_boot(ctx, &held).await;

@@ -6,7 +6,6 @@ use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -132,6 +131,7 @@ impl ConmonMonitor {
                 files.monitor_pid().display()
             ))
         })?;
+        files.make_private()?;
         Ok(Monitored {
             id: request.command.id.clone(),
             process,
@@ -159,7 +159,7 @@ impl ConmonMonitor {
         }
         let socket_dir = &self.config.socket_dir;
         failpoint!("monitor.create.socket_dir")
-            .and_then(|()| fs::DirBuilder::new().recursive(true).mode(0o700).create(socket_dir))
+            .and_then(|()| hull_files::own_dir(socket_dir, hull_files::PRIVATE_DIR))
             .map_err(Error::io(format!("make the socket directory {}", socket_dir.display())))?;
         files.prepare()
     }

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use hull_failpoint::failpoint;
@@ -203,6 +203,7 @@ fn plain_archive(
         .read(true)
         .write(true)
         .create_new(true)
+        .mode(hull_files::PRIVATE_FILE)
         .open(scratch)
         .map_err(io_error("make", scratch))?;
     std::fs::remove_file(scratch).map_err(io_error("unlink", scratch))?;

@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{BufRead, Read};
 use std::ops::Deref;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use hull_failpoint::failpoint;
@@ -156,7 +155,8 @@ impl Inner {
         temporary: &Path,
     ) -> Result<LayerInfo> {
         failpoint!("image-store.layer.mkdir").map_err(io_error("make directory", temporary))?;
-        fs::DirBuilder::new().mode(0o700).create(temporary).map_err(io_error("make directory", temporary))?;
+        hull_files::own_dir(temporary, hull_files::PRIVATE_DIR)
+            .map_err(io_error("make directory", temporary))?;
         let options = ApplyOptions { limits: self.config.limits, privileges: self.config.privileges };
         let applied = layer::apply(blob, origin, temporary, options)?;
         if applied.diff_id != *diff_id {

@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, RwLock};
@@ -57,14 +56,10 @@ pub(super) fn open(config: LocalConfig) -> Result<Inner> {
 fn make_directories(root: &Path) -> Result<()> {
     for dir in ["", "blobs", "blobs/sha256", "layers", "tmp", "empty"] {
         let path = if dir.is_empty() { root.to_owned() } else { root.join(dir) };
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&path)
-            .map_err(io_error("make directory", &path))?;
+        // Set-id files of images must be out of reach for users of the machine, whoever made the directory.
+        hull_files::own_dir(&path, hull_files::PRIVATE_DIR).map_err(io_error("make directory", &path))?;
     }
-    // Set-id files of images must be out of reach for users of the machine, whoever made the directory.
-    fs::set_permissions(root, fs::Permissions::from_mode(0o700)).map_err(io_error("set mode of", root))
+    Ok(())
 }
 
 fn empty(dir: &Path) -> Result<()> {

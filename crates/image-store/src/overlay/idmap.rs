@@ -19,7 +19,7 @@ use hull_failpoint::failpoint;
 use rustix::fs::CWD;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags};
 
-use super::{LOWERS, io_error, make_dir, mount, tree, unmount_all};
+use super::{LOWERS, io_error, mount, own_dir, tree, unmount_all};
 use crate::{Error, Result};
 
 /// The directory of layers, with mapped ids.
@@ -77,7 +77,7 @@ impl Mapped {
 
     fn overlay_attached(&self, lowers: &[PathBuf], dir: &Path) -> Result<()> {
         let at = dir.join(LOWERS);
-        make_dir(&at, 0o700, false)?;
+        own_dir(&at, hull_files::PRIVATE_DIR)?;
         failpoint!("image-store.root.attach").map_err(io_error("attach layers at", &at))?;
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
         rustix::mount::move_mount(&self.tree, "", CWD, &at, flags)

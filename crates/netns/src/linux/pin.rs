@@ -14,7 +14,7 @@ use nix::unistd::sethostname;
 use rustix::thread::{Uid, set_thread_res_uid};
 
 use super::enter::on_fresh_thread;
-use super::share::{make_dir, make_shared};
+use super::share::{make_dir, make_private, make_shared};
 use super::userns::{self, Made};
 use super::verify::{Found, find};
 use super::{LinuxConfig, io_error, unpin};
@@ -93,8 +93,8 @@ fn make_dirs(layout: &LinuxConfig, request: &CreateRequest) -> Result<()> {
         make_shared(&layout.netns_dir)?;
     }
     if request.user.is_some() || request.ipc || request.uts {
-        make_dir(&layout.ns_dir, 0o711)?;
-        make_dir(&layout.folder(&request.id), 0o711)?;
+        make_private(&layout.ns_dir)?;
+        make_private(&layout.folder(&request.id))?;
     }
     Ok(())
 }

@@ -5,9 +5,8 @@
 //! daemons in containers), and a removal must reach them too. The steps, the lock included, are
 //! those of iproute2, so that whoever comes first makes the one mount and nobody stacks a second.
 
-use std::fs::{DirBuilder, File};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -24,10 +23,16 @@ use crate::Result;
 /// keep pods from starting: after this time the mount is made without it.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Makes `dir` with this mode, and its parents, where missing.
+/// Makes `dir` with this mode, and its parents, where missing. An existing one may be that of iproute2 and keeps its mode.
 pub(super) fn make_dir(dir: &Path, mode: u32) -> Result<()> {
     failpoint!("netns.create.dir").map_err(io_error("make directory", dir))?;
-    DirBuilder::new().recursive(true).mode(mode).create(dir).map_err(io_error("make directory", dir))
+    hull_files::make_dir(dir, mode).map_err(io_error("make directory", dir))
+}
+
+/// Makes `dir`, or tightens it: for this process's user alone.
+pub(super) fn make_private(dir: &Path) -> Result<()> {
+    failpoint!("netns.create.dir").map_err(io_error("make directory", dir))?;
+    hull_files::own_dir(dir, hull_files::PRIVATE_DIR).map_err(io_error("make directory", dir))
 }
 
 /// Makes `dir` a shared mount point, once.

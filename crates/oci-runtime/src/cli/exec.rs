@@ -224,7 +224,7 @@ fn command<F: Flavor>(
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     // A few kilobytes on a volatile file system.
     failpoint!("oci.exec.write")
-        .and_then(|()| std::fs::write(path, bytes))
+        .and_then(|()| hull_files::write(path, bytes, hull_files::PRIVATE_FILE))
         .map_err(|source| io_error(format!("writing {}", path.display()), source))
 }
 

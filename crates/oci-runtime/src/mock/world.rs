@@ -426,7 +426,7 @@ fn save(machine: &Machine, path: &Path) -> io::Result<()> {
     temporary.push(".tmp");
     let temporary = PathBuf::from(temporary);
     failpoint!("mock.world.write")?;
-    std::fs::write(&temporary, serde_json::to_vec_pretty(machine)?)?;
+    hull_files::write(&temporary, &serde_json::to_vec_pretty(machine)?, hull_files::PRIVATE_FILE)?;
     failpoint!("mock.world.rename")?;
     std::fs::rename(&temporary, path)
 }

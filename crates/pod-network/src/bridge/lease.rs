@@ -183,6 +183,13 @@ fn next_free(next: u32, last: u32, is_free: impl Fn(u32) -> bool) -> Option<u32>
 impl Leases {
     /// Opens the directory of one bridge.
     pub(super) fn open(dir: &Path, quarantine: &Path) -> Result<Self> {
+        // The directory of all bridges, and this one's.
+        for dir in dir.parent().into_iter().chain([dir]) {
+            hull_files::own_dir(dir, hull_files::PRIVATE_DIR).map_err(|source| Error::Io {
+                context: format!("make directory {}", dir.display()),
+                source,
+            })?;
+        }
         let store = RecordStore::open(dir.join("leases"), quarantine, "lease", 1)
             .map_err(|e| record_error("open leases", e))?
             // What a power cut tears was of pods that it ended.

@@ -9,9 +9,8 @@
 //! The folder is this daemon's own: garbage collection takes whatever is in it for ours. Of a much
 //! older form, the bare result, only the result can be used.
 
-use std::fs::{self, DirBuilder};
+use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use hull_failpoint::failpoint;
@@ -56,7 +55,7 @@ impl Cache {
     /// Makes the folder if needed, and removes what interrupted writes left in it. Blocks.
     pub(super) fn open(dir: PathBuf) -> Result<Self> {
         let failed = |source| io_error("make the folder of CNI results", &dir, source);
-        DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(failed)?;
+        hull_files::own_dir(&dir, hull_files::PRIVATE_DIR).map_err(failed)?;
         for entry in fs::read_dir(&dir).map_err(failed)?.flatten() {
             if entry.file_name().as_encoded_bytes().starts_with(b".tmp-") {
                 // One that stays is overlooked everywhere.

@@ -31,8 +31,6 @@ mod version;
 mod watch;
 
 use std::collections::BTreeSet;
-use std::fs::DirBuilder;
-use std::os::unix::fs::DirBuilderExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -332,7 +330,7 @@ impl Shared {
 /// nearest parent is watched.
 fn make_conf_dir(config: &CniConfig) {
     let dir = &config.conf_dir;
-    if let Err(error) = DirBuilder::new().recursive(true).mode(0o755).create(dir) {
+    if let Err(error) = hull_files::make_dir(dir, 0o755) {
         tracing::warn!(dir = %dir.display(), %error, "cannot make the folder of network configurations");
     }
 }

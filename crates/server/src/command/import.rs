@@ -45,7 +45,8 @@ async fn through_daemon(channel: Channel, path: &Path) -> Result<Vec<(String, Ve
 
 /// No daemon runs; its lock makes sure that none starts meanwhile.
 async fn directly(config: &Config, path: &Path) -> Result<Vec<(String, Vec<String>)>> {
-    std::fs::create_dir_all(&config.root).with_context(|| format!("make {}", config.root.display()))?;
+    hull_files::own_dir(&config.root, hull_files::SHARED_PARENT)
+        .with_context(|| format!("make {}", config.root.display()))?;
     let _lock = hull_server::lock_root(&config.root).await?;
     let store = LocalConfig {
         quarantine: config.root.join("quarantine"),

@@ -14,6 +14,7 @@ use std::time::Duration;
 use hull_conmon_client::Stdio;
 use hull_cri_api::v1;
 use hull_failpoint::failpoint;
+use hull_files::{PRIVATE_DIR, PRIVATE_FILE};
 use hull_image_store::{Image, RootRequest};
 use hull_netns::UserMappings;
 use oci_spec::runtime::Spec;
@@ -23,7 +24,7 @@ use crate::container::{teardown, watch};
 use crate::context::{Context, Handler};
 use crate::error::{Error, Result};
 use crate::exhausted;
-use crate::layout::make_dir;
+use crate::layout::{gate, own_dir};
 use crate::ledger::{self, Owed};
 use crate::model::{ContainerMeta, ContainerPhase, ContainerStatus, SandboxMeta, User};
 use crate::operation::Operation;
@@ -95,9 +96,10 @@ async fn make(
         .find(&meta.image_id)?
         .ok_or_else(|| Error::NotFound { kind: "image", id: meta.image_name.clone() })?;
 
+    let (_, group) = ctx.owner(&sandbox.meta);
     let record = ctx.container_record(container, &status);
     operation.step("container.create.record", ctx.records.put_container(record)).await?;
-    operation.step("container.create.files", files(ctx, meta)).await?;
+    operation.step("container.create.files", files(ctx, meta, group)).await?;
     let userns = sandbox.status().namespaces.user.clone();
     let root = RootRequest {
         image_id: image.id.clone(),
@@ -107,7 +109,7 @@ async fn make(
     let rootfs = operation.step("container.create.root", ctx.images.prepare_root(&root)).await?;
     let images = match meta.image_mounts.is_empty() {
         true => HashMap::new(),
-        false => operation.step("container.create.images", image_mounts(ctx, meta, userns)).await?,
+        false => operation.step("container.create.images", image_mounts(ctx, meta, userns, group)).await?,
     };
     // Looks at volumes, which may hang, and makes nothing that an undo would have to know.
     let volumes = ctx.volumes.longest();
@@ -160,17 +162,22 @@ async fn give_streams(ctx: &Context, sandbox: &SandboxMeta, status: &ContainerSt
     }
 }
 
-async fn files(ctx: &Context, meta: &ContainerMeta) -> Result<()> {
+async fn files(ctx: &Context, meta: &ContainerMeta, group: u32) -> Result<()> {
     let bundle = ctx.layout.container_dir(&meta.id);
     let run = ctx.layout.container_run_dir(&meta.id);
+    // One that the request names is its owner's affair, and is made with the host paths.
+    let default = ctx.layout.default_log_dir(&meta.sandbox_id);
+    let logs = meta.log_path.ancestors().skip(1).take_while(|dir| dir.starts_with(&default));
+    let logs: Vec<PathBuf> = logs.map(Path::to_owned).collect();
     blocking(move || {
         let io = |path: &Path| {
             let context = format!("make directory {}", path.display());
             move |e| Error::io(context, e)
         };
         failpoint!("container.files.mkdir").map_err(io(&bundle))?;
-        make_dir(&bundle, 0o711).map_err(io(&bundle))?;
-        make_dir(&run, 0o711).map_err(io(&run))
+        gate(&bundle, group).map_err(io(&bundle))?;
+        own_dir(&run, PRIVATE_DIR).map_err(io(&run))?;
+        logs.iter().rev().try_for_each(|dir| own_dir(dir, PRIVATE_DIR).map_err(io(dir)))
     })
     .await
 }
@@ -188,7 +195,16 @@ async fn image_mounts(
     ctx: &Context,
     meta: &ContainerMeta,
     userns: Option<PathBuf>,
+    group: u32,
 ) -> Result<HashMap<usize, PathBuf>> {
+    let gates: Vec<PathBuf> = std::iter::once(ctx.layout.image_mounts(&meta.id))
+        .chain(meta.image_mounts.iter().map(|mount| ctx.layout.image_mount(&meta.id, mount.index)))
+        .collect();
+    blocking(move || {
+        let io = |dir: &Path, e| Error::io(format!("make directory {}", dir.display()), e);
+        gates.iter().try_for_each(|dir| gate(dir, group).map_err(|e| io(dir, e)))
+    })
+    .await?;
     let mut roots = HashMap::new();
     for mount in &meta.image_mounts {
         let dir = ctx.layout.image_mount(&meta.id, mount.index);
@@ -361,7 +377,7 @@ async fn write_bundle(ctx: &Context, meta: &ContainerMeta, spec: Spec) -> Result
         let context = || format!("write {}", path.display());
         failpoint!("container.bundle.write").map_err(|e| Error::io(context(), e))?;
         let bytes = serde_json::to_vec(&spec).map_err(|e| Error::io(context(), e.into()))?;
-        std::fs::write(&path, bytes).map_err(|e| Error::io(context(), e))
+        hull_files::write(&path, &bytes, PRIVATE_FILE).map_err(|e| Error::io(context(), e))
     })
     .await
 }

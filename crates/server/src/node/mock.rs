@@ -30,7 +30,7 @@ impl MemoryNode {
             Ok(boot_id) => boot_id,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 let boot_id = crate::id::new_id()?;
-                fs::write(boot, &boot_id).map_err(io)?;
+                hull_files::write(boot, boot_id.as_bytes(), hull_files::PRIVATE_FILE).map_err(io)?;
                 boot_id
             }
             Err(error) => return Err(io(error)),

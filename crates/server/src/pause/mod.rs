@@ -4,9 +4,9 @@
 //! It is a program of a few hundred bytes that the daemon carries in itself, so that a pod needs no
 //! image to start. `program.rs` is its source; the build script compiles it.
 
-use std::fs::{self, DirBuilder, File};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use hull_failpoint::failpoint;
@@ -21,16 +21,15 @@ pub const PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/pause"));
 pub const PROGRAM_NAME: &str = "pause";
 
 /// Makes the root directory of a pause, or puts an older one right: the program, and the empty
-/// directories that an OCI runtime mounts on. It is mounted read-only, so all pods may share one.
+/// directories that an OCI runtime mounts on. Each pod has its own, behind its gate (ADR 0027).
 ///
 /// Whole or not at all: the program is written beside its place and renamed. A program that runs from
 /// an older version's file goes on running. Blocks on files.
 pub fn write_root(dir: &Path) -> io::Result<()> {
     failpoint!("pause.root.mkdir")?;
     for dir in [dir, &dir.join("proc"), &dir.join("dev")] {
-        DirBuilder::new().recursive(true).mode(0o755).create(dir)?;
-        // The daemon's umask does not count: the pause runs as nobody.
-        fs::set_permissions(dir, fs::Permissions::from_mode(0o755))?;
+        // The pause runs as nobody.
+        hull_files::own_dir(dir, 0o755)?;
     }
     let program = dir.join(PROGRAM_NAME);
     if is_current(&program)? {
@@ -39,14 +38,7 @@ pub fn write_root(dir: &Path) -> io::Result<()> {
     let new = dir.join(".pause.new");
     failpoint!("pause.root.write")?;
     let write = || -> io::Result<()> {
-        match fs::remove_file(&new) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = File::options().write(true).create_new(true).mode(0o755).open(&new)?;
-        file.write_all(PROGRAM)?;
-        file.set_permissions(fs::Permissions::from_mode(0o755))?;
-        file.sync_all()?;
+        hull_files::write(&new, PROGRAM, 0o755)?;
         failpoint!("pause.root.rename")?;
         fs::rename(&new, &program)
     };

@@ -12,7 +12,7 @@ use hull_oci_runtime::DeleteRequest;
 use crate::cgroup;
 use crate::context::{Context, Failures};
 use crate::error::{Error, Result};
-use crate::layout::make_dir;
+use crate::layout::gate;
 use crate::model::SandboxMeta;
 use crate::records::blocking;
 use crate::sandbox::stop;
@@ -36,7 +36,7 @@ fn monitor_cgroup(meta: &SandboxMeta) -> std::path::PathBuf {
 
 /// Writes its bundle and makes its monitor's cgroup.
 pub(crate) async fn prepare(ctx: &Context, meta: &SandboxMeta, namespaces: &PodNamespaces) -> Result<()> {
-    let root = ctx.layout.run_root.join("pause");
+    let root = ctx.layout.pause_root(&meta.id);
     let spec = pause_spec(&PauseInput {
         sandbox_id: &meta.id,
         rootfs: &root,
@@ -46,15 +46,15 @@ pub(crate) async fn prepare(ctx: &Context, meta: &SandboxMeta, namespaces: &PodN
         facts: ctx.node.facts(),
         seccomp: ctx.probes.facts(&meta.handler).seccomp,
     })?;
-    let path = ctx.layout.pause_dir(&meta.id);
+    let (path, (_, group)) = (ctx.layout.pause_dir(&meta.id), ctx.owner(meta));
     blocking(move || {
-        crate::pause::write_root(&root).map_err(|e| Error::io(format!("write {}", root.display()), e))?;
         let io = |e| Error::io(format!("write {}", path.display()), e);
-        make_dir(&path, 0o711).map_err(io)?;
+        gate(&path, group).map_err(io)?;
+        crate::pause::write_root(&root).map_err(|e| Error::io(format!("write {}", root.display()), e))?;
         let bytes =
             serde_json::to_vec(&spec).map_err(|e| Error::io("write the pause's config.json", e.into()))?;
         hull_failpoint::failpoint!("pause.bundle.write").map_err(io)?;
-        std::fs::write(path.join("config.json"), bytes).map_err(io)
+        hull_files::write(&path.join("config.json"), &bytes, hull_files::PRIVATE_FILE).map_err(io)
     })
     .await?;
     ctx.node.create_cgroup(&monitor_cgroup(meta)).await.map(|_| ())

@@ -8,7 +8,6 @@
 //! The record *creating* is durable before anything is made; every name derives from the id, so that
 //! record is the undo list of a daemon that dies in between.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -17,6 +16,7 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use hull_cri_api::v1;
 use hull_failpoint::failpoint;
+use hull_files::PRIVATE_DIR;
 use hull_netns::PodNamespaces;
 use hull_pod_network::NetworkStatus;
 
@@ -26,7 +26,7 @@ use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::exhausted;
 use crate::id;
-use crate::layout::make_dir;
+use crate::layout::{gate, own_dir};
 use crate::ledger::{self, Owed};
 use crate::model::{AttachmentRecord, SandboxMeta, SandboxPhase, SandboxStatus, Unknown};
 use crate::operation::{Admission, Operation};
@@ -346,15 +346,20 @@ async fn files(ctx: &Context, meta: &SandboxMeta) -> Result<()> {
     let resolv = (ctx.layout.resolv_conf(&meta.id), request::resolv_conf(meta.config.dns_config.as_ref()));
     let own_ipc = meta.namespace_options().ipc != v1::NamespaceMode::Node as i32;
     let (shm_, owner) = (shm.clone(), ctx.owner(meta));
+    // A directory that the request names is its owner's affair.
+    let logs = meta.config.log_directory.is_empty().then(|| ctx.layout.default_log_dir(&meta.id));
     blocking(move || {
         let io = |path: &std::path::Path| {
             let context = format!("write {}", path.display());
             move |e| Error::io(context, e)
         };
         failpoint!("sandbox.files.write").map_err(io(&dir))?;
-        make_dir(&dir, 0o711).map_err(io(&dir))?;
+        gate(&dir, owner.1).map_err(io(&dir))?;
         if own_ipc {
-            make_dir(&shm_, 0o711).map_err(io(&shm_))?;
+            own_dir(&shm_, PRIVATE_DIR).map_err(io(&shm_))?;
+        }
+        if let Some(logs) = logs {
+            own_dir(&logs, PRIVATE_DIR).map_err(io(&logs))?;
         }
         write_readable(&hostname.0, hostname.1.as_bytes(), owner).map_err(io(&hostname.0))?;
         let text = match resolv.1 {
@@ -374,8 +379,7 @@ async fn files(ctx: &Context, meta: &SandboxMeta) -> Result<()> {
 /// A file that every user of the pod may read, whatever the daemon's umask, and that its root may write.
 fn write_readable(path: &std::path::Path, bytes: &[u8], owner: (u32, u32)) -> std::io::Result<()> {
     failpoint!("sandbox.file.write")?;
-    std::fs::write(path, bytes)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644))?;
+    hull_files::write(path, bytes, 0o644)?;
     match owner {
         (0, 0) => Ok(()),
         (uid, gid) => std::os::unix::fs::chown(path, Some(uid), Some(gid)),

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What an exec owns, and its end in every case: no process, cgroup or file is left.
 
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -83,7 +82,7 @@ impl Tree {
         let dir = &own.dir;
         failpoint!("oci.exec.mkdir")
             .and_then(|()| remove_dir(dir))
-            .and_then(|()| std::fs::DirBuilder::new().mode(0o700).create(dir))
+            .and_then(|()| hull_files::own_dir(dir, hull_files::PRIVATE_DIR))
             .map_err(|source| io_error(format!("making the directory {}", dir.display()), source))?;
         match &own.cgroup {
             // Before there is a cgroup: who finds the directory after a crash knows where to look for one.

@@ -6,9 +6,7 @@
 //! ```
 
 use std::collections::HashMap;
-use std::fs::DirBuilder;
 use std::io::ErrorKind;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use hull_cri_api::v1;
@@ -216,11 +214,7 @@ pub fn find_host_path(path: &Path, make: bool) -> Result<PathBuf, SpecError> {
         }
         Err(error) if error.kind() == ErrorKind::NotFound => {
             failpoint!("spec.mounts.create").map_err(failed("create the host path of a mount,"))?;
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o755)
-                .create(path)
-                .map_err(failed("create the host path of a mount,"))?;
+            hull_files::make_dir(path, 0o755).map_err(failed("create the host path of a mount,"))?;
             std::fs::canonicalize(path).map_err(failed("resolve the host path of a mount,"))
         }
         found => found.map_err(failed("resolve the host path of a mount,")),
