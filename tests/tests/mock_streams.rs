@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use hull_cri_api::v1::{ExecRequest, PodSandboxState};
 use hull_stream_client::forward::{PROTOCOL, TUNNEL, echoed, pair, read_all};
 use hull_stream_client::spdy::{Frame, client, exec};
 use hull_stream_client::{spdy, ws};
@@ -122,6 +123,62 @@ async fn a_container_that_ended_since_the_url_was_made_is_told() {
     assert!(streams[&data].reset);
     assert_eq!(cri.forward(&pod).await.unwrap_err().code(), Code::FailedPrecondition);
     assert_eq!(cri.forward("nobody").await.unwrap_err().code(), Code::NotFound);
+}
+
+/// A container that ignores SIGTERM keeps its pod terminating: what is asked of the two is served until its SIGKILL.
+#[tokio::test]
+async fn a_pod_that_terminates_is_served_until_its_containers_have_ended() {
+    let daemon = Setup::mock().start().await;
+    let cri = daemon.cri().await;
+    let pod = Pod::new(&daemon, "web");
+    let pod_id = cri.run_pod(&pod.config, "").await.unwrap();
+    let deaf = pod.container("deaf", &["sleep", "1000"]).annotation("io.hull.mock.ignore-term", "true");
+    let id = cri.create_and_start(&pod_id, &deaf.config, &pod.config).await.unwrap();
+    let mut old = exec(&exec_url(&cri, &id, &["cat"]).await, V4, "error stdin stdout").await;
+    let (attached, _writer) = ws::dial(&cri.attach(&id, "stdout").await.unwrap(), V5).await;
+
+    let stop = tokio::spawn({
+        let (cri, pod_id) = (cri.clone(), pod_id.clone());
+        async move { cri.stop_pod(&pod_id).await }
+    });
+    eventually(Duration::from_secs(20), "the pod stops", async || {
+        let state = cri.pod(&pod_id).await.unwrap().state;
+        if state == PodSandboxState::SandboxNotready as i32 { Ok(()) } else { Err("it is ready".to_owned()) }
+    })
+    .await;
+    let late = pod.container("late", &["sleep", "1000"]);
+    let refused = cri.create(&pod_id, &late.config, &pod.config).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "no new containers: {refused}");
+    assert_eq!(cri.exec(&id, &["sh", "-c", "exit 7"], 5).await.unwrap().exit_code, 7);
+    let url = exec_url(&cri, &id, &["echo", "new"]).await;
+    let said = exec(&url, V4, "error stdin stdout").await.finish().await;
+    assert_eq!((said.stdout.as_slice(), said.error.as_str()), (&b"new\n"[..], SUCCESS));
+    let url = cri.forward(&pod_id).await.unwrap();
+    let (mut reader, mut writer) = spdy::dial(&url, PROTOCOL).await;
+    echoed(&mut reader, &mut writer, 80, 0).await;
+    old.stdin(b"still here\n", false).await;
+    old.hears("stdout", "still here\n").await;
+
+    // A removal kills at once.
+    cri.remove_pod(&pod_id).await.unwrap();
+    stop.await.unwrap().unwrap();
+    let error = old.finish().await.error;
+    assert!(error.contains(r#""message":"137""#), "{error}");
+    assert_eq!(attached.finish().await, SUCCESS, "who is attached sees the container to its end");
+    while !matches!(reader.next().await, Frame::GoAway { .. }) {}
+    assert_eq!(cri.exec(&id, &["true"], 5).await.unwrap_err().code(), Code::NotFound);
+    assert_eq!(cri.forward(&pod_id).await.unwrap_err().code(), Code::NotFound);
+}
+
+async fn exec_url(cri: &Cri, id: &str, words: &[&str]) -> String {
+    let request = ExecRequest {
+        container_id: id.to_owned(),
+        cmd: words.iter().map(|word| (*word).to_owned()).collect(),
+        stdin: true,
+        stdout: true,
+        ..ExecRequest::default()
+    };
+    cri.runtime.clone().exec(request).await.unwrap().into_inner().url
 }
 
 #[tokio::test]

@@ -7,13 +7,14 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use hull_admin_api::v1::ListSessionsRequest;
-use hull_cri_api::v1::ExecRequest;
+use hull_cri_api::v1::{ExecRequest, NamespaceMode};
 use hull_stream_client::spdy::{self, Exec, open_exec};
 use hull_stream_client::ws;
 use hull_tests::streams::{SUCCESS, descriptors, descriptors_are_back};
 use hull_tests::{Cri, Daemon, Pod, Setup, eventually, real_runtime_ok, root_tests_enabled, runtimes};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
+use tonic::Code;
 
 const V4: &str = "v4.channel.k8s.io";
 const LONG: Duration = Duration::from_secs(60);
@@ -251,6 +252,68 @@ async fn execs_of_a_daemon_that_was_killed_are_ended_by_the_next() {
         cri.remove_pod(&pod).await.unwrap();
         daemon.assert_nothing_left().await;
         real_runtime_ok(handler, "exec daemon killed");
+    }
+}
+
+/// What readiness probes and `kubectl exec` need while a pod terminates, with a pid namespace for each container and with
+/// one that the pod shares, where SIGKILL to the container's first process ends nobody else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn execs_are_served_until_sigkill_is_due() {
+    if !root_tests_enabled() {
+        return;
+    }
+    let daemon = Setup::real().start().await;
+    let cri = daemon.cri().await;
+    for handler in runtimes::REAL {
+        for pid in [NamespaceMode::Container, NamespaceMode::Pod] {
+            let mut pod = Pod::new(&daemon, "web");
+            let context = pod.config.linux.as_mut().unwrap().security_context.as_mut().unwrap();
+            context.namespace_options.as_mut().unwrap().pid = pid as i32;
+            let pod_id = cri.run_pod(&pod.config, handler).await.unwrap();
+            let script = "trap 'touch /terminating; sleep 100000' TERM; sleep 100000 & wait";
+            let slow = pod.container("slow", &["sh", "-c", script]);
+            let id = cri.create_and_start(&pod_id, &slow.config, &pod.config).await.unwrap();
+            let mut old = exec(&daemon, &cri, &id, "stdin stdout", &["cat"]).await;
+            let probe = tokio::spawn({
+                let (cri, id) = (cri.clone(), id.clone());
+                async move { cri.exec(&id, &["sleep", "100000"], 0).await }
+            });
+            let stop = tokio::spawn({
+                let (cri, id) = (cri.clone(), id.clone());
+                async move { cri.stop(&id, 3600).await }
+            });
+            eventually(LONG, "the stop signal arrives", async || {
+                let found = cri.exec(&id, &["test", "-e", "/terminating"], 20).await;
+                match found.unwrap_or_else(|error| panic!("{handler}: refused in the grace period: {error}"))
+                {
+                    found if found.exit_code == 0 => Ok(()),
+                    _ => Err("not yet".to_owned()),
+                }
+            })
+            .await;
+            assert_eq!(cri.exec(&id, &["sh", "-c", "exit 7"], 20).await.unwrap().exit_code, 7);
+            let said =
+                exec(&daemon, &cri, &id, "stdout", &["sh", "-c", "echo new; exit 3"]).await.finish().await;
+            assert_eq!(said.stdout, b"new\n");
+            assert!(said.error.contains(r#""message":"3""#), "{}", said.error);
+            old.stdin(b"still here\n", false).await;
+            old.hears("stdout", "still here\n").await;
+            assert!(!probe.is_finished() && !stop.is_finished());
+
+            // The grace period is cut short: SIGKILL is due now.
+            cri.stop(&id, 0).await.unwrap();
+            stop.await.unwrap().unwrap();
+            assert_eq!(probe.await.unwrap().unwrap().exit_code, 137, "{handler} {pid:?}");
+            let error = old.finish().await.error;
+            assert!(error.contains(r#""message":"137""#), "{handler} {pid:?}: {error}");
+            let refused = cri.exec(&id, &["true"], 20).await.unwrap_err();
+            assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+            assert!(refused.message().contains("exited"), "{refused}");
+            no_sessions(&cri).await;
+            cri.remove_pod(&pod_id).await.unwrap();
+            daemon.assert_nothing_left().await;
+        }
+        real_runtime_ok(handler, "exec while terminating");
     }
 }
 

@@ -31,6 +31,8 @@ pub(crate) struct Sandbox {
     pub(crate) writing: tokio::sync::Mutex<()>,
     /// Somebody has the id from a finished claim.
     pub(crate) told: AtomicBool,
+    /// Cancelled before the pod's network is released: nothing connects to its ports any more.
+    pub(crate) forwards: CancellationToken,
 }
 
 /// A container.
@@ -43,7 +45,7 @@ pub(crate) struct Container {
     pub(crate) writing: tokio::sync::Mutex<()>,
     /// Somebody has the id from a finished claim.
     pub(crate) told: AtomicBool,
-    /// Ends every exec in the container.
+    /// Cancelled when SIGKILL is due: no exec begins any more, and those that run end with the container.
     pub(crate) execs: CancellationToken,
     /// The start was found done after a restart of the daemon; its caller has not heard of it.
     pub(crate) start_untold: AtomicBool,
@@ -98,6 +100,7 @@ impl Sandbox {
             told: AtomicBool::new(status.claimed),
             status: watch::Sender::new(Arc::new(status)),
             writing: tokio::sync::Mutex::new(()),
+            forwards: CancellationToken::new(),
         })
     }
 

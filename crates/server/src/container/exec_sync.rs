@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! ExecSync: run a command in a running container and collect what it says.
 //!
-//! The call owns the exec: a caller that leaves, a stop and the timeout all end its whole tree, and
-//! never the container.
+//! The call owns the exec: a caller that leaves, the container's end and the timeout all end its whole tree, and
+//! never the container. A container that terminates serves it until SIGKILL is due, which ends it with all else.
 
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use crate::exhausted;
 use crate::id;
 use crate::sandbox::request::invalid;
 use crate::spec::exec_process;
+use crate::store::Container;
 
 const RPC: &str = "ExecSync";
 /// The kubelet takes messages of at most 16 MiB; 64 KiB are for the rest of the message.
@@ -51,13 +52,10 @@ pub(crate) async fn exec_sync(ctx: &Context, request: v1::ExecSyncRequest) -> Re
         max_output: MAX_OUTPUT,
     };
     let _job = ctx.jobs.begin(RPC, container.id(), "the command to end");
-    let outcome = tokio::select! {
-        biased;
-        () = container.execs.cancelled() => return Err(exec::stopping(RPC, &container)),
-        outcome = handler.runtime.exec(&request) => {
-            outcome.map_err(|error| exhausted::explain(ctx, error.into()))?
-        }
-    };
+    // It may have come to its end while the spec was read.
+    exec::admit(RPC, &container)?;
+    let outcome = run(&container, handler.runtime.exec(&request)).await?;
+    let outcome = outcome.map_err(|error| exhausted::explain(ctx, error.into()))?;
     if outcome.truncated {
         tracing::warn!(
             container = container.id(),
@@ -66,4 +64,15 @@ pub(crate) async fn exec_sync(ctx: &Context, request: v1::ExecSyncRequest) -> Re
         );
     }
     Ok(v1::ExecSyncResponse { stdout: outcome.stdout, stderr: outcome.stderr, exit_code: outcome.exit_code })
+}
+
+/// Waits for the exec, unless it outlives its container.
+async fn run<T>(container: &Container, exec: impl Future<Output = T>) -> Result<T> {
+    tokio::select! {
+        biased;
+        outcome = exec => Ok(outcome),
+        () = exec::outlives(container) => Err(exec::admit(RPC, container).err().unwrap_or_else(|| {
+            Error::Cancelled { operation: RPC, id: container.id().to_owned(), stage: "exec" }
+        })),
+    }
 }

@@ -4,7 +4,8 @@
 //! Idempotent, also for an unknown id, as the CRI demands of it.
 
 use std::sync::Arc;
-use std::time::Instant;
+
+use tokio::time::Instant;
 
 use crate::container::{stop, teardown};
 use crate::context::Context;

@@ -3,20 +3,26 @@
 //!
 //! ```text
 //! signal --(patience ends, or is shortened by a second stop)--> SIGKILL to all, again and again --> exited
+//!   |__ execs are served ________________________________|__ they end, and new ones are refused
 //! ```
+//! Execs are served during the grace period, because readiness probes tell load balancers when to let go of a pod that
+//! terminates, and people look into one with `kubectl exec`.
+//!
 //! Idempotent, also for an unknown id, as the CRI demands of it. Nothing waits behind a grace period:
 //! status reads are snapshots, a shorter stop shortens the one that runs.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use hull_oci_runtime::{Error as RuntimeError, Exit, ExitSource, KillRequest, KillTarget};
+use tokio::time::Instant;
 
 use crate::context::Context;
 use crate::error::{Error, Result, chain};
 use crate::model::ContainerPhase;
 use crate::operation::{Admission, OpKind, Operation};
 use crate::store::Container;
+use crate::streaming::sessions;
 
 const RPC: &str = "StopContainer";
 const SIGKILL: i32 = 9;
@@ -81,8 +87,13 @@ fn spawn(ctx: &Context, container: Arc<Container>, operation: Arc<Operation>) {
 
 /// The body; remove calls it too, with its patience at an end.
 pub(crate) async fn run(ctx: &Context, container: &Arc<Container>, operation: &Operation) -> Result<()> {
-    container.execs.cancel();
-    crate::streaming::sessions::end_execs(ctx, container.id());
+    let ended = end(ctx, container, operation).await;
+    // The execs have ended with the container; a client that does not read what they wrote holds nobody up.
+    sessions::end_execs(ctx, container.id());
+    ended
+}
+
+async fn end(ctx: &Context, container: &Arc<Container>, operation: &Operation) -> Result<()> {
     match container.status().phase {
         ContainerPhase::Exited => return leftovers(ctx, container, operation).await,
         ContainerPhase::Creating => return Ok(()),
@@ -105,7 +116,10 @@ pub(crate) async fn run(ctx: &Context, container: &Arc<Container>, operation: &O
             () = operation.patience_ended() => false,
         }
     });
-    if !gone.await {
+    let gone = gone.await;
+    // Whoever asks now comes too late; the execs that run end with the container.
+    container.execs.cancel();
+    if !gone {
         operation.finally("container.stop.kill", kill_until_gone(ctx, container, operation)).await?;
     }
     leftovers(ctx, container, operation).await
@@ -167,3 +181,6 @@ async fn send(ctx: &Context, container: &Container, signal: i32, target: KillTar
         Err(error) => Err(error.into()),
     }
 }
+
+#[cfg(test)]
+mod tests;

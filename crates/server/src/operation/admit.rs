@@ -10,6 +10,9 @@
 //!  Stop              wait                 refuse     refuse     join, shortening    shorten, then on
 //!  Remove            wait, then anew      refuse     refuse     join                join
 //! ```
+//! Execs have no slot: they are served while the container runs, also while a stop waits for it, until SIGKILL is due
+//! ([`crate::container::exec::admit`]); a removal kills at once.
+//!
 //! "cancel" includes its undo: the newcomer is admitted again when the running one has ended. Recover comes before
 //! anything can be asked for.
 

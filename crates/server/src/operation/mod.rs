@@ -49,7 +49,7 @@ pub(crate) struct Operation {
     callers: AtomicUsize,
     delivered: AtomicBool,
     /// For a stop: when patience ends. Only ever moves earlier.
-    patience: watch::Sender<Option<Instant>>,
+    patience: watch::Sender<Option<tokio::time::Instant>>,
 }
 
 /// Where an operation is.
@@ -253,7 +253,7 @@ impl Operation {
     }
 
     /// Moves the end of a stop's patience to `at` if that is earlier.
-    pub(crate) fn shorten(&self, at: Instant) {
+    pub(crate) fn shorten(&self, at: tokio::time::Instant) {
         self.patience.send_if_modified(|current| {
             let earlier = current.is_none_or(|current| at < current);
             if earlier {
@@ -270,7 +270,7 @@ impl Operation {
             let at = *patience.borrow_and_update();
             let ended = async {
                 match at {
-                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    Some(at) => tokio::time::sleep_until(at).await,
                     None => std::future::pending().await,
                 }
             };
@@ -425,7 +425,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_stop_is_only_ever_shortened() {
         let operation = Operation::new(OpKind::StopContainer, "a", String::new());
-        let start = Instant::now();
+        let start = tokio::time::Instant::now();
         operation.shorten(start + Duration::from_secs(30));
         operation.shorten(start + Duration::from_secs(60));
         operation.shorten(start + Duration::from_secs(2));

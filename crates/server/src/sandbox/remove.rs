@@ -4,7 +4,9 @@
 //! Idempotent, also for an unknown id, as the CRI demands of it.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::container;
 use crate::context::{Context, Failures};

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! StopPodSandbox: close admission, stop the containers side by side, release what the pod held.
+//! StopPodSandbox: close admission for containers, stop those that there are side by side, release what the pod held.
+//! Execs and forwarded ports are served as long as a container may answer.
 //!
 //! Idempotent, also for an unknown id, as the CRI demands of it.
 
@@ -65,6 +66,7 @@ pub(crate) async fn run(
     operation.mark("sandbox.stop.record", stopping).await;
     operation.finally("sandbox.stop.containers", stop_containers(ctx, sandbox.id(), grace)).await?;
     // With its network namespace go the connections into it; whoever holds their other ends is told.
+    sandbox.forwards.cancel();
     streaming::end_sessions(ctx, sandbox.id());
     operation.finally("sandbox.stop.resources", teardown::resources(ctx, &sandbox.meta)).await?;
     let stopped = ctx.observe_sandbox(sandbox, |status| {

@@ -62,8 +62,7 @@ async fn run(ctx: &Context, request: &ExecRequest, mut streams: Streams) -> Resu
                 EndReason::ClientGone => Cut::ClientGone,
                 EndReason::Killed | EndReason::Idle | EndReason::Shutdown => Cut::Ended,
             },
-            () = container.execs.cancelled() => Cut::Ended,
-            () = container.exited() => Cut::Ended,
+            () = exec::outlives(&container) => Cut::Ended,
         }
     };
     tokio::pin!(cut);
@@ -87,7 +86,7 @@ async fn run(ctx: &Context, request: &ExecRequest, mut streams: Streams) -> Resu
         biased;
         _ = &mut cut => {
             return Err(match exec::admit(RPC, &container) {
-                Err(stopping) => stopping,
+                Err(refused) => refused,
                 Ok(()) => Error::Cancelled { operation: RPC, id: id.clone(), stage: "exec.start" },
             });
         }

@@ -3,7 +3,7 @@
 //!
 //! Each connection begins inside the pod's network namespace, at 127.0.0.1 or else ::1, and ends there as it ends at the
 //! client: an end as an end, in each direction for itself, and a reset as a reset. A pod on the host's network has the
-//! host's ports. The pod's stop ends all of them.
+//! host's ports. The pod's stop ends all of them once its containers have ended.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +16,7 @@ use hull_streaming::{ForwardError, PortForwardRequest, PortStream, Request, rela
 use super::url;
 use crate::context::Context;
 use crate::error::{Error, Result, chain, for_client};
+use crate::model::SandboxPhase;
 use crate::sandbox::request::invalid;
 use crate::store::Sandbox;
 
@@ -78,10 +79,14 @@ async fn dial(ctx: &Context, id: &str, port: u16) -> Result<Connection> {
 fn find(ctx: &Context, id: &str) -> Result<Arc<Sandbox>> {
     let not_found = || Error::NotFound { kind: "pod sandbox", id: id.to_owned() };
     let sandbox = ctx.store.sandbox(id)?.ok_or_else(not_found)?;
-    if !sandbox.is_ready() {
-        return Err(not_ready(&sandbox, "the pod sandbox is not ready"));
+    match sandbox.status().phase {
+        SandboxPhase::Ready => Ok(sandbox),
+        // Its containers terminate, and serve meanwhile.
+        SandboxPhase::Stopping if !sandbox.forwards.is_cancelled() => Ok(sandbox),
+        SandboxPhase::Creating | SandboxPhase::Stopping | SandboxPhase::NotReady => {
+            Err(not_ready(&sandbox, "the pod sandbox is not ready"))
+        }
     }
-    Ok(sandbox)
 }
 
 fn not_ready(sandbox: &Sandbox, problem: &str) -> Error {

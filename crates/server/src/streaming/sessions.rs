@@ -20,8 +20,8 @@ pub(crate) fn kill(ctx: &Context, id: u64) -> Result<()> {
     Err(Error::NotFound { kind: "session", id: id.to_string() })
 }
 
-/// A container stops: its execs end, and their clients have a moment for the last output. Waits for nobody. Those
-/// that are attached see the container to its end.
+/// Ends the exec sessions of a container that has ended; their clients have a moment for the last output. Waits for
+/// nobody. Clients that are attached see the container to its end.
 pub(crate) fn end_execs(ctx: &Context, container_id: &str) {
     if let Some(server) = ctx.streaming.get() {
         server.sessions().kill_where(|info| info.kind == Kind::Exec && info.target == container_id);

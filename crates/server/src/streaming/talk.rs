@@ -64,10 +64,11 @@ pub(super) async fn talk(
     let wires = Wires::join(session.take_streams(), (stdin, stdout, stderr));
     tokio::pin!(cut);
     let why = tokio::select! {
+        biased;
         code = session.wait() => {
             // What it left in the background is not ours to wait for, nor to end.
             session.retire().await;
-            wires.drain(&mut cut).await;
+            wires.drain(last_words(&mut cut)).await;
             return Ok(code?);
         }
         never = follow(&*session, resizes) => match never {},
@@ -92,6 +93,13 @@ pub(super) async fn talk(
         let _ = timeout(LAST_WORDS, wires.drain(std::future::pending())).await;
     }
     Ok(code)
+}
+
+/// How long a process's output may be on its way to the client after its end: for ever, until something ends the session.
+async fn last_words(cut: impl Future<Output = Cut>) {
+    if cut.await == Cut::Ended {
+        tokio::time::sleep(LAST_WORDS).await;
+    }
 }
 
 /// Sees the whole tree to its end, as patiently as it was told; answers how the process itself ended.
@@ -158,13 +166,13 @@ impl Wires {
     }
 
     /// The process has ended: sends what it wrote, unless the client goes.
-    async fn drain(self, cut: impl Future<Output = Cut>) {
+    async fn drain(self, cut: impl Future<Output = ()>) {
         let Self { input, outputs: [stdout, stderr], ended } = self;
         ended.cancel();
         drop(input);
         tokio::select! {
             _ = async { tokio::join!(stdout, stderr) } => {}
-            _ = cut => {}
+            () = cut => {}
         }
     }
 
