@@ -135,8 +135,9 @@ async fn exits_are_reported_with_code_and_reason() {
     daemon.assert_nothing_left().await;
 }
 
+/// The kubelet tries a failed creation again for ever; a failed start ends a pod that is never to be restarted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_command_that_is_not_there_is_an_error_that_names_it() {
+async fn a_program_that_cannot_be_run_fails_the_start_and_all_else_the_creation() {
     if !root_tests_enabled() {
         return;
     }
@@ -145,10 +146,37 @@ async fn a_command_that_is_not_there_is_an_error_that_names_it() {
     for handler in runtimes::REAL {
         let pod = Pod::new(&daemon, "web");
         let pod_id = cri.run_pod(&pod.config, handler).await.unwrap();
-        let container = pod.container("main", &["/no/such/program"]);
-        let error = cri.create_and_start(&pod_id, &container.config, &pod.config).await.unwrap_err();
-        let text = error.message();
-        assert!(text.contains("/no/such/program") || text.contains("open executable"), "{handler}: {error}");
+        let rows = [
+            (vec!["no-such-program"], "/", "the program was not found"),
+            (vec!["/no/such/program"], "/", "the program was not found"),
+            (vec!["/bin/busybox/x"], "/", "the program was not found"),
+            (vec!["/etc"], "/", "the program cannot be executed"),
+            (vec!["/etc/hosts"], "/", "the program cannot be executed"),
+            (vec!["sh"], "/bin/busybox", "the working directory cannot be used"),
+            (vec!["sh"], "/bin/busybox/x", "the working directory cannot be used"),
+        ];
+        for (attempt, (words, cwd, fault)) in rows.into_iter().enumerate() {
+            let mut container = pod.container("main", &words).attempt(u32::try_from(attempt).unwrap());
+            container.config.working_dir = cwd.to_owned();
+            let id = cri.create(&pod_id, &container.config, &pod.config).await;
+            let id = id.unwrap_or_else(|error| panic!("{handler} {words:?} {cwd}: {error}"));
+            let error = cri.start(&id).await.unwrap_err();
+            assert!(error.message().contains(fault), "{handler} {words:?} {cwd}: {error}");
+            let status = cri.container(&id).await.unwrap();
+            assert_eq!(status.state, ContainerState::ContainerExited as i32);
+            assert_eq!((status.exit_code, status.reason.as_str()), (128, "StartError"));
+            assert!(status.message.contains(fault), "{}", status.message);
+            assert!(status.finished_at >= status.created_at);
+            assert!(std::path::Path::new(&status.log_path).is_file(), "the kubelet reads its log");
+        }
+        let mut container = pod.container("other", &["sh"]);
+        container.config.mounts.push(Mount {
+            container_path: "/bin/busybox/x".to_owned(),
+            host_path: "/etc/hosts".to_owned(),
+            ..Mount::default()
+        });
+        let error = cri.create(&pod_id, &container.config, &pod.config).await.unwrap_err();
+        assert_eq!(error.code(), tonic::Code::Internal, "{handler}: a bad mount fails the creation: {error}");
         cri.remove_pod(&pod_id).await.unwrap();
         daemon.assert_nothing_left().await;
         real_runtime_ok(handler, "missing command");

@@ -14,7 +14,7 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
-use hull_oci_runtime::{Exit, ExitSource};
+use hull_oci_runtime::{Exit, ExitSource, ProgramFault};
 
 use crate::{CreateRequest, Error, Monitor, Monitored};
 
@@ -63,7 +63,7 @@ pub trait Fixture: Send + Sync {
     fn capabilities(&self) -> Capabilities;
     /// Makes the bundle, the state directory and the log directory of a container.
     fn request(&self, id: &str, workload: &Workload) -> CreateRequest;
-    /// As [`Fixture::request`], of a container that the runtime refuses to create.
+    /// As [`Fixture::request`], of a container whose program does not exist.
     fn refused(&self, id: &str) -> CreateRequest;
     /// Starts a created container.
     async fn start(&self, id: &str);
@@ -219,11 +219,11 @@ async fn refusal(fixture: &dyn Fixture) {
     let monitor = fixture.monitor();
     let request = fixture.refused("contract-refused");
     match bounded("create", monitor.create(&request)).await {
-        Err(Error::Runtime { id, message }) => {
-            assert_eq!(id, "contract-refused");
+        Err(Error::Program { id, fault, message }) => {
+            assert_eq!((id.as_str(), fault), ("contract-refused", ProgramFault::NotFound));
             assert!(!message.trim().is_empty() && !message.contains('\n'), "{message:?}");
         }
-        other => panic!("the runtime's refusal must be told as such: {other:?}"),
+        other => panic!("that the program is missing must be told as such: {other:?}"),
     }
     bounded("remove", monitor.remove("contract-refused", None)).await.expect("remove after a failed create");
     fixture.delete("contract-refused").await;

@@ -20,7 +20,7 @@ use std::path::Path;
 use async_trait::async_trait;
 use hull_failpoint::{failpoint, failpoint_async};
 use hull_oci_runtime::{Exit, ExitSource};
-use hull_process::{Command, ExitStatus, Stdio};
+use hull_process::{Command, Stdio};
 
 use crate::attach::{AttachRequest, Attachment};
 use crate::files::{Files, read_pid};
@@ -158,7 +158,9 @@ async fn run_create(request: &CreateRequest, files: &Files, run: &mut Run) -> Re
     run.trace = Some(Trace { mark, program: None, since: root.start_time, roots: vec![root], pipe: None });
     let status = child.wait().await.map_err(Error::process("wait for the OCI runtime"))?;
     if !status.success() {
-        return Err(Error::Runtime { id: command.id.clone(), message: refusal(files, status) });
+        return Err(words::refusal(&command.id, &command.bundle, &files.runtime_words(), || {
+            format!("it {status} without saying why")
+        }));
     }
     let pid = read_pid(&files.pid())
         .map_err(Error::io(format!("read the runtime's pid file {}", files.pid().display())))?;
@@ -208,8 +210,4 @@ fn output(log: Option<&Path>) -> Result<(Stdio, Stdio)> {
         },
         _ => Error::io(format!("open the log {}", log.display()))(error),
     })
-}
-
-fn refusal(files: &Files, status: ExitStatus) -> String {
-    words::last_error(&files.runtime_words()).unwrap_or_else(|| format!("it {status} without saying why"))
 }

@@ -4,6 +4,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use hull_oci_runtime::ProgramFault;
+
 /// The result of a monitor operation.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -16,6 +18,16 @@ pub enum Error {
     Runtime {
         /// The container.
         id: String,
+        /// The runtime's last error line.
+        message: String,
+    },
+    /// The runtime could not run the container's program: its image or its author is to blame, not the node.
+    #[error("cannot run container {id}: {fault}: {message}")]
+    Program {
+        /// The container.
+        id: String,
+        /// What is wrong with the program.
+        fault: ProgramFault,
         /// The runtime's last error line.
         message: String,
     },

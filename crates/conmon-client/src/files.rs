@@ -37,6 +37,9 @@ impl Files {
     pub(crate) fn state_dir(&self) -> &Path {
         &self.state_dir
     }
+    pub(crate) fn bundle(&self) -> &Path {
+        &self.bundle
+    }
     pub(crate) fn pid(&self) -> PathBuf {
         self.state_dir.join("pid")
     }

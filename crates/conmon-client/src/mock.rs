@@ -117,9 +117,12 @@ impl MockMonitor {
 }
 
 fn refused(id: &str, error: hull_oci_runtime::Error) -> Error {
-    let message = match error {
-        hull_oci_runtime::Error::Failed { stderr, .. } => stderr,
-        other => other.to_string(),
-    };
-    Error::Runtime { id: id.to_owned(), message }
+    let id = id.to_owned();
+    match error {
+        hull_oci_runtime::Error::Program { fault, detail, .. } => {
+            Error::Program { id, fault, message: detail }
+        }
+        hull_oci_runtime::Error::Failed { stderr, .. } => Error::Runtime { id, message: stderr },
+        other => Error::Runtime { id, message: other.to_string() },
+    }
 }

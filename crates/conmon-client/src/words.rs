@@ -4,7 +4,11 @@
 //! What the words of a runtime mean is known by [`hull_oci_runtime::cli`]; here they only become one
 //! printable line of bounded length.
 
+use std::path::Path;
+
 use hull_oci_runtime::cli;
+
+use crate::Error;
 
 /// The most characters of a foreign program's words that go into an error.
 const LONGEST: usize = 2000;
@@ -13,6 +17,16 @@ const LONGEST: usize = 2000;
 pub(crate) fn last_error(bytes: &[u8]) -> Option<String> {
     let message = shorten(&cli::last_error(bytes));
     (!message.is_empty()).then_some(message)
+}
+
+/// The error of a `create` that failed, by what the runtime wrote; `silent` is the message where it wrote nothing. Blocks.
+pub(crate) fn refusal(id: &str, bundle: &Path, written: &[u8], silent: impl FnOnce() -> String) -> Error {
+    let message = last_error(written).unwrap_or_else(silent);
+    let id = id.to_owned();
+    match cli::program_fault(bundle, &cli::last_error(written)) {
+        Some(fault) => Error::Program { id, fault, message },
+        None => Error::Runtime { id, message },
+    }
 }
 
 /// All words on one line, control characters escaped, cut at a bound. Empty if there are none.

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use hull_conmon_client::contract::{Capabilities, Fixture, Workload, suite};
 use hull_conmon_client::mock::MockMonitor;
 use hull_conmon_client::{CreateRequest, Error, Monitor, Stdio};
-use hull_oci_runtime::mock::{EXIT_CODE, LOG, MockRuntime, World};
+use hull_oci_runtime::mock::{EXIT_CODE, LOG, MockRuntime, PROGRAM_FAULT, World};
 use hull_oci_runtime::{DeleteRequest, KillRequest, KillTarget, OciRuntime};
 
 struct Simulated {
@@ -63,7 +63,7 @@ impl Fixture for Simulated {
         }
     }
     fn refused(&self, id: &str) -> CreateRequest {
-        self.bundle(id, serde_json::json!({ EXIT_CODE: "not a number" }))
+        self.bundle(id, serde_json::json!({ PROGRAM_FAULT: "not-found" }))
     }
     async fn start(&self, id: &str) {
         self.runtime.start(id).await.unwrap();

@@ -116,7 +116,7 @@ test!(a_refusal_has_the_runtimes_words, async |machine| {
     let monitor = machine.conmon();
     let request = machine.container("refused", &["no-such-program"], Stdio::default(), json!({}));
     match monitor.create(&request).await {
-        Err(Error::Runtime { message, .. }) => {
+        Err(Error::Program { message, .. }) => {
             assert!(message.contains("executable file not found in $PATH"), "{message}");
             assert!(!message.contains("level="), "{message}");
         }

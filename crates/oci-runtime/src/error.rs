@@ -50,6 +50,16 @@ pub enum Error {
         /// The limit.
         after: Duration,
     },
+    /// The program of a container cannot be run: its image or its author is to blame, not the node.
+    #[error("cannot create container {id}: {fault}: {detail}")]
+    Program {
+        /// The container.
+        id: String,
+        /// What is wrong with it.
+        fault: ProgramFault,
+        /// The runtime's words.
+        detail: String,
+    },
     /// The runtime said no for another reason.
     #[error("{runtime} {operation} failed ({status}): {stderr}")]
     Failed {
@@ -91,4 +101,25 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+}
+
+/// What keeps a runtime from running the program of a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProgramFault {
+    /// There is no such file in the container.
+    NotFound,
+    /// The file cannot be executed.
+    NotExecutable,
+    /// The process cannot begin in its working directory.
+    WorkingDirectory,
+}
+
+impl std::fmt::Display for ProgramFault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::NotFound => "the program was not found in the container",
+            Self::NotExecutable => "the program cannot be executed",
+            Self::WorkingDirectory => "the working directory cannot be used",
+        })
+    }
 }

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 
-pub use error::{Error, Result};
+pub use error::{Error, ProgramFault, Result};
 pub use request::*;
 pub use session::{ExecSession, ProcessInput, ProcessOutput, SessionStreams, TerminalSize};
 

@@ -26,7 +26,7 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 
 pub use streams::Streams;
-pub use workload::{EXIT_CODE, IGNORE_TERM, LOG};
+pub use workload::{EXIT_CODE, IGNORE_TERM, LOG, PROGRAM_FAULT};
 pub use world::World;
 
 use crate::lifecycle::Event;

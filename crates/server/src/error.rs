@@ -64,6 +64,14 @@ pub enum Error {
         /// Why not.
         problem: String,
     },
+    /// The container's program cannot be run; known since its creation.
+    #[error("StartContainer {id}: {message}")]
+    StartFailed {
+        /// The container.
+        id: String,
+        /// What the runtime said.
+        message: String,
+    },
     /// A step took longer than allowed.
     #[error("{operation} {id}: timed out after {after:?} at stage {stage}")]
     DeadlineExceeded {
@@ -256,7 +264,7 @@ impl Error {
             Self::InvalidArgument { .. } | Self::Ambiguous { .. } => Code::InvalidArgument,
             Self::NotFound { .. } => Code::NotFound,
             Self::AlreadyExists { .. } => Code::AlreadyExists,
-            Self::FailedPrecondition { .. } => Code::FailedPrecondition,
+            Self::FailedPrecondition { .. } | Self::StartFailed { .. } => Code::FailedPrecondition,
             Self::DeadlineExceeded { .. } => Code::DeadlineExceeded,
             Self::Cancelled { .. } => Code::Aborted,
             Self::Unavailable { .. } | Self::Recovering { .. } | Self::InUse { .. } => Code::Unavailable,
@@ -420,6 +428,7 @@ mod tests {
                 Code::AlreadyExists,
             ),
             (Error::FailedPrecondition { operation: "o", id: id(), problem: id() }, Code::FailedPrecondition),
+            (Error::StartFailed { id: id(), message: id() }, Code::FailedPrecondition),
             (
                 Error::DeadlineExceeded { operation: "o", id: id(), stage: "s", after: Duration::ZERO },
                 Code::DeadlineExceeded,

@@ -55,7 +55,8 @@ impl Events {
         let kinds = [Kind::ContainerCreatedEvent, Kind::ContainerStartedEvent, Kind::ContainerStoppedEvent];
         for kind in kinds.into_iter().take(rank(new)).skip(rank(old)) {
             // One that never ran is not told to have started.
-            if kind != Kind::ContainerStartedEvent || new.started_at.is_some() {
+            let ran = new.started_at.is_some() && new.failure.is_none();
+            if kind != Kind::ContainerStartedEvent || ran {
                 self.tell(ctx, container.id(), &container.meta.sandbox_id, kind);
             }
         }

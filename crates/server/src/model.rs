@@ -18,7 +18,7 @@ use std::time::SystemTime;
 use hull_conmon_client::Monitored;
 use hull_cri_api::v1;
 use hull_netns::{PodNamespaces, UserMappings};
-use hull_oci_runtime::Exit;
+use hull_oci_runtime::{Exit, ExitSource};
 use hull_pod_network::Attachment;
 use serde::{Deserialize, Serialize};
 
@@ -150,6 +150,9 @@ pub(crate) struct ContainerStatus {
     pub(crate) exit: Option<Exit>,
     /// Why it could not be started; overrides what the exit says.
     pub(crate) failure: Option<StartFailure>,
+    /// Its program cannot be run, as the runtime found out at its creation: there is no process, and its start fails so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) unstartable: Option<StartFailure>,
     pub(crate) user: Option<User>,
     /// The limits since the first update; before, those of the request.
     #[serde(default)]
@@ -294,6 +297,7 @@ impl ContainerStatus {
             started_at: None,
             exit: None,
             failure: None,
+            unstartable: None,
             user: None,
             updated: None,
             unknown: Unknown::new(),
@@ -322,13 +326,20 @@ impl ContainerStatus {
         }
     }
 
+    /// A start that failed, so that it never ran. What was observed of its process before that counts.
+    pub(crate) fn failed_to_start(&mut self, message: String, created_at: SystemTime) {
+        self.failure = Some(StartFailure { message });
+        self.exited(Exit { code: 128, at: SystemTime::now(), oom: false, source: ExitSource::Kernel });
+        self.started_at = self.started_at.or(Some(created_at));
+    }
+
     /// The exit code, reason and message as the CRI tells them.
     pub(crate) fn verdict(&self) -> (i32, &'static str, String) {
         match (&self.failure, &self.exit) {
             (Some(failure), _) => (128, "StartError", failure.message.clone()),
             (None, None) => (0, "", String::new()),
             (None, Some(exit)) if exit.oom => (exit.code, "OOMKilled", String::new()),
-            (None, Some(exit)) if exit.source == hull_oci_runtime::ExitSource::Unknown => (
+            (None, Some(exit)) if exit.source == ExitSource::Unknown => (
                 exit.code,
                 "Unknown",
                 "the exit code is not known: the monitor died or the node restarted".to_owned(),
@@ -366,7 +377,6 @@ mod proto {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hull_oci_runtime::ExitSource;
     use proptest::prelude::*;
 
     fn exit(code: i32, oom: bool) -> Exit {

@@ -64,8 +64,10 @@ const REASONS: &[(&[&str], &str)] = &[
     (
         &[
             "cgroups.kill.signal",
+            "container.create.unstartable",
             "container.start.failed",
             "container.stop.leftovers",
+            "container.stop.unstartable",
             "monitor.exit.note",
             "node.cgroup.kill",
             "node.cgroup.restore",
@@ -74,7 +76,7 @@ const REASONS: &[(&[&str], &str)] = &[
             "sandbox.run.former",
             "undo",
         ],
-        "only where something failed or outlived its end before: root_misbehave, storms",
+        "only where something failed or outlived its end before: root_misbehave, recovery, storms",
     ),
     (
         &[

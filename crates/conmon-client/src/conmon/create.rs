@@ -404,9 +404,7 @@ impl Attempt {
     fn refused(&self, files: &Files, message: &str) -> Error {
         let mut written = files.runtime_words();
         written.extend([b"\n", message.as_bytes()].concat());
-        let message =
-            words::last_error(&written).unwrap_or_else(|| "it failed without saying why".to_owned());
-        Error::Runtime { id: self.id.clone(), message }
+        words::refusal(&self.id, files.bundle(), &written, || "it failed without saying why".to_owned())
     }
 
     /// The monitor's fault, with its own words if it had any.

@@ -12,6 +12,7 @@ use hull_process::ExitStatus;
 use serde::Deserialize;
 
 use super::command::in_words;
+use super::program::program_fault;
 use crate::Error;
 
 /// The longest message kept: an error is read by people.
@@ -42,9 +43,12 @@ pub fn last_error(output: &[u8]) -> String {
 }
 
 /// What the end of a failed `create` means, for a monitor that ran it: `runtime` is the handler's
-/// name, `output` what the program wrote to standard error or to its log.
-pub fn create_failure(runtime: &str, id: &str, status: ExitStatus, output: &[u8]) -> Error {
+/// name, `output` what the program wrote to standard error or to its log. Blocks.
+pub fn create_failure(runtime: &str, id: &str, bundle: &Path, status: ExitStatus, output: &[u8]) -> Error {
     let (status, message) = (in_words(status), last_error(output));
+    if let Some(fault) = program_fault(bundle, &message) {
+        return Error::Program { id: id.to_owned(), fault, detail: message };
+    }
     classify(Failure { runtime, operation: "create", id, root: Path::new("/"), status, message })
 }
 

@@ -15,6 +15,7 @@ pub mod crun;
 mod delete;
 mod exec;
 mod message;
+mod program;
 mod resources;
 pub mod runc;
 mod update;
@@ -34,6 +35,7 @@ use serde_json::Value;
 
 pub use crun::CrunRuntime;
 pub use message::{create_failure, end_of, last_error};
+pub use program::program_fault;
 pub use runc::RuncRuntime;
 pub use youki::YoukiRuntime;
 

@@ -155,7 +155,7 @@ impl Fixture for ProgramFixture {
             .map_err(|error| fail("waiting for create")(io::Error::other(error)))?;
         if !status.success() {
             let words = fs::read(&log).map_err(fail("reading the log"))?;
-            return Err(create_failure(self.runtime.name(), id, status, &words));
+            return Err(create_failure(self.runtime.name(), id, &command.bundle, status, &words));
         }
         let text = fs::read_to_string(&pid_file).map_err(fail("reading the pid file"))?;
         let pid =

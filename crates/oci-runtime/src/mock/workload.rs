@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
+use crate::{Error, ProgramFault, Result};
 
 /// The process ends with this code right after `start`.
 pub const EXIT_CODE: &str = "io.hull.mock.exit-code";
@@ -14,6 +14,8 @@ pub const EXIT_CODE: &str = "io.hull.mock.exit-code";
 pub const IGNORE_TERM: &str = "io.hull.mock.ignore-term";
 /// At start, one line with this text is appended to the log file.
 pub const LOG: &str = "io.hull.mock.log";
+/// `not-found`, `not-executable` or `working-directory`: what keeps the process from running; create is refused.
+pub const PROGRAM_FAULT: &str = "io.hull.mock.program-fault";
 
 /// What the simulated process does.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +23,9 @@ pub(super) struct Workload {
     pub(super) exit_code: Option<i32>,
     pub(super) ignore_term: bool,
     pub(super) log: Option<String>,
+    /// Known before the container is: never saved.
+    #[serde(skip)]
+    pub(super) program_fault: Option<ProgramFault>,
 }
 
 impl Workload {
@@ -40,8 +45,16 @@ impl Workload {
                     .map_err(|_| refused(format!("annotation {EXIT_CODE}={text} is not a number")))?,
             ),
         };
+        let program_fault = match annotation(PROGRAM_FAULT) {
+            None => None,
+            Some("not-found") => Some(ProgramFault::NotFound),
+            Some("not-executable") => Some(ProgramFault::NotExecutable),
+            Some("working-directory") => Some(ProgramFault::WorkingDirectory),
+            Some(text) => return Err(refused(format!("annotation {PROGRAM_FAULT}={text} is not known"))),
+        };
         Ok(Self {
             exit_code,
+            program_fault,
             ignore_term: annotation(IGNORE_TERM) == Some("true"),
             log: annotation(LOG).map(str::to_owned),
         })
@@ -128,7 +141,12 @@ mod tests {
         let text = r#"{"annotations":{"io.hull.mock.exit-code":"3","io.hull.mock.ignore-term":"true",
             "io.hull.mock.log":"hello"}}"#;
         std::fs::write(&config, text).unwrap();
-        let told = Workload { exit_code: Some(3), ignore_term: true, log: Some("hello".to_owned()) };
+        let told = Workload {
+            exit_code: Some(3),
+            ignore_term: true,
+            log: Some("hello".to_owned()),
+            program_fault: None,
+        };
         assert_eq!(Workload::of_bundle(dir.path()).unwrap(), told);
     }
 }

@@ -118,12 +118,15 @@ impl World {
     /// It does not call [`World::before`]: who simulates `create` does that first.
     ///
     /// # Errors
-    /// [`Error::AlreadyExists`]; [`Error::Failed`] when the bundle's `config.json` is missing or not JSON.
+    /// [`Error::AlreadyExists`]; [`Error::Program`] as its annotation says; [`Error::Failed`] when the bundle's `config.json` is missing or not JSON.
     pub fn create(&self, id: &str, bundle: &Path, log: Option<&Path>) -> Result<i32> {
         let workload = Workload::of_bundle(bundle)?;
         self.change("create", |machine| {
             if machine.containers.contains_key(id) {
                 return Err(Error::AlreadyExists { id: id.to_owned() });
+            }
+            if let Some(fault) = workload.program_fault {
+                return Err(Error::Program { id: id.to_owned(), fault, detail: "simulated".to_owned() });
             }
             if let Some(log) = log {
                 std::fs::File::options()

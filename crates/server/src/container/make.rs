@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! record -> files -> root -> user -> spec -> cgroups -> monitor (runtime create) -> limits -> created
-//!    |____________ any failure: teardown of everything, by id ____________________|
+//!    |                                                     |--program cannot be run------------^ without a process
+//!    |____________ any other failure: teardown of everything, by id ______________|
 //! ```
 
 use std::collections::HashMap;
@@ -22,11 +23,11 @@ use oci_spec::runtime::Spec;
 use crate::cgroup;
 use crate::container::{teardown, watch};
 use crate::context::{Context, Handler};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, chain};
 use crate::exhausted;
 use crate::layout::{gate, own_dir};
 use crate::ledger::{self, Owed};
-use crate::model::{ContainerMeta, ContainerPhase, ContainerStatus, SandboxMeta, User};
+use crate::model::{ContainerMeta, ContainerPhase, ContainerStatus, SandboxMeta, StartFailure, User};
 use crate::operation::Operation;
 use crate::records::{self, blocking};
 use crate::sandbox::pause;
@@ -123,10 +124,17 @@ async fn make(
     let create = monitor_request(ctx, meta, handler, deadline);
     // The monitor ends what it started by itself at the deadline; ours is the backstop.
     let backstop = deadline + Duration::from_secs(15);
-    status.monitored =
-        Some(operation.stage("container.create.monitor", backstop, handler.monitor.create(&create)).await?);
-    give_streams(ctx, &sandbox.meta, &status).await;
-    operation.step("container.create.limits", ctx.node.tell_limits(&meta.cgroup)).await?;
+    match operation.stage("container.create.monitor", backstop, handler.monitor.create(&create)).await {
+        Ok(monitored) => {
+            status.monitored = Some(monitored);
+            give_streams(ctx, &sandbox.meta, &status).await;
+            operation.step("container.create.limits", ctx.node.tell_limits(&meta.cgroup)).await?;
+        }
+        Err(error) => {
+            status.unstartable = Some(unstartable(error)?);
+            operation.step("container.create.unstartable", teardown::programs(ctx, meta, None)).await?;
+        }
+    }
     status.phase = ContainerPhase::Created;
     let created = ctx.change_container(container, |current| {
         status.claimed = operation.has_waiters() && !operation.is_cancelled();
@@ -142,6 +150,17 @@ async fn make(
     }
     watch::spawn(ctx, container);
     Ok(())
+}
+
+/// A program that cannot be run is for the start to tell, which the kubelet takes for an end of the container; what
+/// fails a creation it tries again for ever. Every other error stays one.
+fn unstartable(error: Error) -> Result<StartFailure> {
+    if let Error::Step { cause, .. } = &error
+        && let Error::Monitor(hull_conmon_client::Error::Program { .. }) = &**cause
+    {
+        return Ok(StartFailure { message: chain(&**cause) });
+    }
+    Err(error)
 }
 
 /// In a user namespace the runtime cannot give them to the process. One that never opens them by name does well without.

@@ -2,18 +2,19 @@
 //! StartContainer: created -> running.
 //!
 //! A runtime that fails to start the process leaves the container exited with code 128 and reason
-//! `StartError`, so that the kubelet sees why.
+//! `StartError`, so that the kubelet sees why. So does a container whose program the runtime could not run when it was
+//! created: its creation is a success, its start is not, as it is where one call does both.
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use hull_oci_runtime::{Exit, ExitSource, KillRequest, KillTarget};
+use hull_oci_runtime::{KillRequest, KillTarget};
 
 use crate::claim;
 use crate::context::{Context, Handler};
 use crate::error::{Error, Result, chain, for_client};
 use crate::exhausted;
-use crate::model::{ContainerPhase, StartFailure};
+use crate::model::ContainerPhase;
 use crate::operation::{Admission, OpKind, Operation};
 use crate::store::Container;
 
@@ -78,6 +79,10 @@ fn spawn(ctx: &Context, container: Arc<Container>, operation: Arc<Operation>) {
 }
 
 async fn run(ctx: &Context, container: &Arc<Container>, operation: &Operation) -> Result<()> {
+    if let Some(unstartable) = container.status().unstartable.clone() {
+        operation.mark("container.start.failed", never_started(ctx, container)).await;
+        return Err(Error::StartFailed { id: container.id().to_owned(), message: unstartable.message });
+    }
     let (_, handler) = ctx.handler(RPC, &container.meta.handler)?;
     let deadline = ctx.config.timeouts.start;
     // Before the runtime is asked: a process may end before its start has been told.
@@ -101,6 +106,16 @@ async fn run(ctx: &Context, container: &Arc<Container>, operation: &Operation) -
     }
 }
 
+/// Records that a container without a process has not started: its program cannot be run, or it is stopped before. There
+/// is nothing to end.
+pub(crate) async fn never_started(ctx: &Context, container: &Container) {
+    let Some(unstartable) = container.status().unstartable.clone() else { return };
+    let failed = ctx.observe_container(container, |status| {
+        status.failed_to_start(unstartable.message, container.meta.created_at);
+    });
+    failed.await;
+}
+
 /// Ends what may have come alive, and records why. What lives on in spite of that is told as running.
 async fn fail(ctx: &Context, container: &Arc<Container>, handler: &Handler, at: SystemTime, error: &Error) {
     let message = for_client(&chain(error));
@@ -118,9 +133,7 @@ async fn fail(ctx: &Context, container: &Arc<Container>, handler: &Handler, at: 
             status.started(at);
             return;
         }
-        status.failure = Some(StartFailure { message });
-        status.exited(Exit { code: 128, at: SystemTime::now(), oom: false, source: ExitSource::Kernel });
-        status.started_at = status.started_at.or(Some(container.meta.created_at));
+        status.failed_to_start(message, container.meta.created_at);
     })
     .await;
 }

@@ -17,6 +17,7 @@ use std::time::{Duration, SystemTime};
 use hull_oci_runtime::{Error as RuntimeError, Exit, ExitSource, KillRequest, KillTarget};
 use tokio::time::Instant;
 
+use crate::container::start;
 use crate::context::Context;
 use crate::error::{Error, Result, chain};
 use crate::model::ContainerPhase;
@@ -97,6 +98,10 @@ async fn end(ctx: &Context, container: &Arc<Container>, operation: &Operation) -
     match container.status().phase {
         ContainerPhase::Exited => return leftovers(ctx, container, operation).await,
         ContainerPhase::Creating => return Ok(()),
+        ContainerPhase::Created if container.status().unstartable.is_some() => {
+            operation.mark("container.stop.unstartable", start::never_started(ctx, container)).await;
+            return leftovers(ctx, container, operation).await;
+        }
         // A process that has not been started handles no signal.
         ContainerPhase::Created => operation.shorten(Instant::now()),
         ContainerPhase::Running => {

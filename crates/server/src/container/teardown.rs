@@ -82,7 +82,11 @@ async fn roots(ctx: &Context, meta: &ContainerMeta) -> Result<()> {
 }
 
 /// Has runtime and monitor forget it.
-async fn programs(ctx: &Context, meta: &ContainerMeta, status: Option<Arc<ContainerStatus>>) -> Result<()> {
+pub(crate) async fn programs(
+    ctx: &Context,
+    meta: &ContainerMeta,
+    status: Option<Arc<ContainerStatus>>,
+) -> Result<()> {
     let mut failures = Failures::default();
     // A handler that was configured away leaves its state directory to its owner.
     if let Ok((_, handler)) = ctx.handler(RPC, &meta.handler) {

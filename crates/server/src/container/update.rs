@@ -131,14 +131,17 @@ async fn apply(
     update: &Update,
     operation: &Operation,
 ) -> Result<()> {
-    let deadline = ctx.config.timeouts.runtime;
-    let told = tell(handler, container, update.document.clone());
-    operation.stage("container.update.runtime", deadline, told).await?;
-    if !update.hugepages.is_empty() {
-        let pages = ctx.node.set_hugepages(&container.meta.cgroup, update.hugepages.clone());
-        operation.step("container.update.hugepages", pages).await?;
+    // One that will never have a process has no limits but in its record.
+    if container.status().unstartable.is_none() {
+        let deadline = ctx.config.timeouts.runtime;
+        let told = tell(handler, container, update.document.clone());
+        operation.stage("container.update.runtime", deadline, told).await?;
+        if !update.hugepages.is_empty() {
+            let pages = ctx.node.set_hugepages(&container.meta.cgroup, update.hugepages.clone());
+            operation.step("container.update.hugepages", pages).await?;
+        }
+        operation.step("container.update.tell", ctx.node.tell_limits(&container.meta.cgroup)).await?;
     }
-    operation.step("container.update.tell", ctx.node.tell_limits(&container.meta.cgroup)).await?;
     let recorded = ctx.change_container(container, |status| {
         status.updated = Some(Updated { resources: update.after.clone() });
     });

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use super::Part;
 use crate::claim;
-use crate::container::{make, watch};
+use crate::container::{make, start, watch};
 use crate::context::{Context, Handler};
 use crate::error::{Error, chain};
 use crate::model::ContainerPhase;
@@ -25,6 +25,9 @@ pub(super) async fn end_of_boot(ctx: &Context, containers: &[(Arc<Container>, bo
         if *rebooted && lived {
             let (ctx, container) = (ctx.clone(), container.clone());
             ends.spawn(async move {
+                if container.status().unstartable.is_some() {
+                    return start::never_started(&ctx, &container).await;
+                }
                 let exit = Exit { code: 255, at: SystemTime::now(), oom: false, source: ExitSource::Unknown };
                 ctx.observe_container(&container, |status| status.exited(exit)).await;
             });
@@ -67,6 +70,10 @@ fn undo(ctx: &Context, container: Arc<Container>, part: Part) {
 
 fn adopt(ctx: &Context, container: &Arc<Container>, part: Part) {
     let status = container.status();
+    if status.unstartable.is_some() {
+        // There never was a process to find.
+        return;
+    }
     let (Some(monitored), Ok((_, handler))) =
         (status.monitored.clone(), ctx.handler("recovery", &container.meta.handler))
     else {
