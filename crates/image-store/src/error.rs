@@ -76,6 +76,9 @@ pub enum PullError {
     /// The registry does not have it.
     #[error("it is not there")]
     NotFound(#[source] hull_registry::Error),
+    /// The registry has the image, but for other platforms than this machine's.
+    #[error("{0}")]
+    NoPlatform(String),
     /// The registry wants other credentials, or any.
     #[error("unauthorized")]
     Unauthorized(#[source] hull_registry::Error),

@@ -4,6 +4,8 @@
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test fails by a panic")]
 
 mod common;
+#[path = "pull/documents.rs"]
+mod documents;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -174,7 +176,7 @@ async fn what_cannot_be_an_image_is_refused_and_leaves_nothing() {
         value[key] = to;
         value
     };
-    let huge = with(&second, "size", json!(u64::MAX));
+    let huge = with(&second, "size", json!(i64::MAX));
     let absent = json!(format!("sha256:{}", "1".repeat(64)));
     for (tag, config, layers, part) in [
         ("artifact", with(&config, "mediaType", json!("application/vnd.helm")), vec![&first], "an artifact"),

@@ -24,12 +24,14 @@ use crate::challenge::Challenge;
 use crate::credentials::sensitive;
 use crate::transport::{Answer, Ask, Downgrade, Transport, content, protocol};
 use crate::url::{Scheme, Url, form_escape};
-use crate::{Credentials, Error, Result};
+use crate::{Credentials, Error, Result, json};
 
 /// Longest answer of a token server.
 const MAX_TOKEN: usize = 1 << 20;
 /// What a token lasts that does not say it, and at least.
 const MIN_LIFE: Duration = Duration::from_secs(60);
+/// The longest that a token is used, whatever it says.
+const MAX_LIFE: Duration = Duration::from_secs(86_400);
 /// A token is not used in the last moments of its life.
 const MARGIN: Duration = Duration::from_secs(5);
 /// Tokens that are remembered.
@@ -70,11 +72,13 @@ pub(crate) struct Tried {
 }
 
 /// What a token server answers.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+#[serde(default)]
 struct TokenDocument {
-    token: Option<String>,
-    access_token: Option<String>,
-    expires_in: Option<u64>,
+    token: String,
+    access_token: String,
+    /// Seconds. Servers write it as a fraction, as text, as null: no life that makes no sense fails a pull.
+    expires_in: serde_json::Value,
 }
 
 /// Where tokens come from and what for.
@@ -254,15 +258,26 @@ async fn read_token(transport: &Transport, answer: Answer) -> Result<Token> {
     let body = transport.read(answer, MAX_TOKEN).await?;
     // The parser's words could show what it read.
     let document: TokenDocument =
-        serde_json::from_slice(&body).map_err(|_| content(&url, "its answer is not a token in JSON"))?;
-    let text = [document.token, document.access_token].into_iter().flatten().find(|text| !text.is_empty());
+        json::from_slice(&body).map_err(|_| content(&url, "its answer is not a token in JSON"))?;
+    let text = [document.token, document.access_token].into_iter().find(|text| !text.is_empty());
     let text = text.ok_or_else(|| content(&url, "its answer has no token"))?;
     let header = sensitive(&format!("Bearer {text}"))
         .ok_or_else(|| content(&url, "its token cannot stand in a header"))?;
-    let life = document.expires_in.map_or(MIN_LIFE, Duration::from_secs).max(MIN_LIFE);
     // Counted from now: the clocks of the two machines may differ.
-    let until = Instant::now().checked_add(life.min(Duration::from_secs(86_400)) - MARGIN);
+    let until = Instant::now().checked_add(life(&document.expires_in) - MARGIN);
     Ok(Token { header, until: until.unwrap_or_else(Instant::now) })
+}
+
+/// How long a token is used: at least a minute, at most a day.
+fn life(expires_in: &serde_json::Value) -> Duration {
+    let seconds = match expires_in {
+        serde_json::Value::String(text) => text.trim().parse().ok(),
+        number => number.as_f64(),
+    };
+    let (least, most) = (MIN_LIFE.as_secs_f64(), MAX_LIFE.as_secs_f64());
+    // A comparison with what is not a number is false: the least life.
+    let seconds = seconds.filter(|seconds| *seconds > least).unwrap_or(least);
+    Duration::from_secs_f64(seconds.min(most))
 }
 
 // === impl Realm ===
@@ -300,6 +315,37 @@ impl Realm {
             private: HeaderMap::new(),
             body: form,
             downgrade: Downgrade::Refused,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn odd_lifetimes_of_tokens_are_bounded() {
+        let seconds = |text: &str| {
+            let document: TokenDocument = json::from_slice(text.as_bytes()).unwrap();
+            life(&document.expires_in).as_secs()
+        };
+        for (text, expected) in [
+            ("{}", 60),
+            (r#"{"expires_in":null}"#, 60),
+            (r#"{"expires_in":0}"#, 60),
+            (r#"{"expires_in":-5}"#, 60),
+            (r#"{"expires_in":300}"#, 300),
+            (r#"{"Expires_In":300.0}"#, 300),
+            (r#"{"expires_in":3e2}"#, 300),
+            (r#"{"expires_in":"300"}"#, 300),
+            (r#"{"expires_in":"soon"}"#, 60),
+            (r#"{"expires_in":"NaN"}"#, 60),
+            (r#"{"expires_in":"inf"}"#, 86_400),
+            (r#"{"expires_in":[1]}"#, 60),
+            (r#"{"expires_in":18446744073709551616}"#, 86_400),
+            (r#"{"expires_in":99999999999999999999999999}"#, 86_400),
+        ] {
+            assert_eq!(seconds(text), expected, "{text}");
         }
     }
 }

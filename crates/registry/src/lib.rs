@@ -34,6 +34,7 @@ mod digest;
 mod endpoint;
 mod error;
 mod hosts;
+pub mod json;
 mod manifest;
 mod range;
 mod session;

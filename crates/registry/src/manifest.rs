@@ -11,7 +11,7 @@ use serde::de::IgnoredAny;
 use crate::digest::Digest;
 use crate::endpoint::Server;
 use crate::transport::{Downgrade, content, plain};
-use crate::{Error, Result};
+use crate::{Error, Result, json};
 
 /// Longest manifest or index.
 pub const MAX_MANIFEST: usize = 4 << 20;
@@ -55,11 +55,11 @@ pub enum Kind {
 }
 
 /// Just enough to tell them apart.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
 struct Probe {
-    schema_version: Option<u64>,
-    media_type: Option<String>,
+    schema_version: i64,
+    media_type: String,
     manifests: Option<IgnoredAny>,
     config: Option<IgnoredAny>,
     layers: Option<IgnoredAny>,
@@ -113,25 +113,27 @@ fn text(headers: &HeaderMap, name: impl http::header::AsHeaderName) -> Option<&s
 /// What a document is. Content decides; a type that contradicts it is an attack or a mistake, except the
 /// header's where a digest says that this is the content that was meant.
 fn classify(header: Option<&str>, bytes: &[u8], by_digest: bool) -> std::result::Result<Kind, String> {
-    let probe: Probe = serde_json::from_slice(bytes).map_err(|error| {
+    let probe: Probe = json::from_slice(bytes).map_err(|error| {
         let start = plain(&String::from_utf8_lossy(bytes.get(..40).unwrap_or(bytes)));
         format!("not a manifest: {error}; it begins with {start:?}")
     })?;
     let header = header.map(|header| header.split(';').next().unwrap_or_default().trim()).unwrap_or_default();
     let old = "application/vnd.docker.distribution.manifest.v1+";
-    if probe.fs_layers.is_some() || probe.schema_version == Some(1) || header.starts_with(old) {
+    if probe.fs_layers.is_some() || probe.schema_version == 1 || header.starts_with(old) {
         let problem =
             "the image has the format of before 2016 (schema 1), which is not supported; push it anew";
         return Err(problem.to_owned());
     }
+    let own = probe.media_type;
     let kind = match (probe.manifests.is_some(), probe.config.is_some(), probe.layers.is_some()) {
         (true, false, false) => Kind::Index,
-        (false, true, true) => Kind::Image,
+        // No list of layers, or null, is an empty one.
+        (false, true, _) => Kind::Image,
         (true, _, _) => return Err("both an index and a manifest; refused".to_owned()),
-        (false, _, _) => return Err("not a manifest: it has no config or no layers".to_owned()),
+        (false, false, false) if kind_of(&own) == Some(Kind::Index) => Kind::Index,
+        (false, false, _) => return Err("not a manifest: it has no config".to_owned()),
     };
     let contradicts = |name: &str| kind_of(name).is_some_and(|named| named != kind);
-    let own = probe.media_type.unwrap_or_default();
     if contradicts(&own) || (contradicts(header) && !by_digest) {
         let named = if contradicts(&own) { &own } else { header };
         return Err(format!("its type {named:?} is not what its content is; refused"));
@@ -170,6 +172,9 @@ mod tests {
         assert_eq!(of(Some("application/json"), INDEX), Ok(Kind::Index));
         assert_eq!(of(Some(&format!("{OCI_INDEX}; charset=utf-8")), INDEX), Ok(Kind::Index));
         assert_eq!(of(Some(DOCKER_MANIFEST), IMAGE), Ok(Kind::Image));
+        assert_eq!(of(None, r#"{"Config":{},"layers":null}"#), Ok(Kind::Image));
+        let empty = r#"{"mediaType":"application/vnd.oci.image.index.v1+json","manifests":null}"#;
+        assert_eq!(of(None, empty), Ok(Kind::Index));
         for (header, text, part) in [
             (Some(OCI_MANIFEST), INDEX, "not what its content is"),
             (Some(DOCKER_LIST), IMAGE, "not what its content is"),
@@ -180,7 +185,7 @@ mod tests {
             ),
             (None, r#"{"manifests":[],"layers":[],"config":{}}"#, "both an index and a manifest"),
             (None, r#"{"manifests":[],"config":{}}"#, "both"),
-            (None, r#"{"config":{}}"#, "no layers"),
+            (None, r#"{"layers":[]}"#, "no config"),
             (None, r#"{"schemaVersion":1,"fsLayers":[]}"#, "schema 1"),
             (Some("application/vnd.docker.distribution.manifest.v1+prettyjws"), IMAGE, "schema 1"),
             (None, "<html>no</html>", "begins with \"<html>"),

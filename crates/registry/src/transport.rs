@@ -21,7 +21,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::connect::{Connector, Trouble, chain};
 use crate::hosts::TlsFiles;
 use crate::url::{Scheme, Url};
-use crate::{Config, Error, Result};
+use crate::{Config, Error, Result, json};
 
 /// Redirects that are followed.
 const MAX_REDIRECTS: usize = 10;
@@ -274,43 +274,40 @@ pub(crate) fn timed_out(url: &Url, what: &'static str, after: Duration) -> Error
     Error::TimedOut { url: url.to_string(), what, after }
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
 struct ErrorDocument {
-    #[serde(default)]
     errors: Vec<ErrorEntry>,
     /// What token servers write.
-    #[serde(default)]
     details: Option<String>,
-    #[serde(default)]
     error_description: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
 struct ErrorEntry {
-    #[serde(default)]
-    code: Option<String>,
-    #[serde(default)]
-    message: Option<String>,
+    code: String,
+    message: String,
 }
 
 /// The code and the words of an error document; both empty where it is none.
 fn words_of(body: &[u8]) -> (String, String) {
-    let Ok(document) = serde_json::from_slice::<ErrorDocument>(body) else {
+    let Ok(document) = json::from_slice::<ErrorDocument>(body) else {
         return Default::default();
     };
     if let Some(words) = document.details.or(document.error_description) {
         return (String::new(), plain(&words));
     }
-    let code = document.errors.iter().find_map(|entry| entry.code.clone()).unwrap_or_default();
+    let code = document.errors.iter().map(|entry| &entry.code).find(|code| !code.is_empty());
     let words: Vec<String> = document
         .errors
         .iter()
         .map(|entry| {
-            let parts = [entry.code.as_deref(), entry.message.as_deref()];
-            parts.into_iter().flatten().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ")
+            let parts = [entry.code.as_str(), entry.message.as_str()];
+            parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ")
         })
         .collect();
-    (code, plain(&words.join("; ")))
+    (code.cloned().unwrap_or_default(), plain(&words.join("; ")))
 }
 
 /// Foreign words for a message: one line, not too long.

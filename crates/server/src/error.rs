@@ -370,7 +370,7 @@ fn image_code(error: &hull_image_store::Error) -> Code {
 
 fn pull_code(error: &PullError) -> Code {
     match error {
-        PullError::NotFound(_) | PullError::NoRegistry(_) => Code::NotFound,
+        PullError::NotFound(_) | PullError::NoPlatform(_) | PullError::NoRegistry(_) => Code::NotFound,
         PullError::Unauthorized(_) => Code::Unauthenticated,
         PullError::Denied(_) => Code::PermissionDenied,
         PullError::TooManyRequests(_) => Code::ResourceExhausted,
@@ -509,6 +509,7 @@ mod tests {
             (PullError::Configuration(lie()), Code::FailedPrecondition),
             (PullError::Content(lie()), Code::Internal),
             (PullError::Credentials("bad".into()), Code::InvalidArgument),
+            (PullError::NoPlatform("no image for linux/amd64".into()), Code::NotFound),
             (PullError::NoRegistry("mock".into()), Code::NotFound),
             (PullError::Cancelled, Code::Aborted),
             (PullError::Closing, Code::Unavailable),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Docker archives: `manifest.json` lists configs, tags and layers by member name.
 
-use serde_json::json;
+use hull_registry::json;
 
 use super::document::{DockerEntry, parse_config};
 use super::{Found, FoundLayer, Source, invalid};
@@ -12,8 +12,8 @@ use crate::reference::Reference;
 pub(super) fn read(source: &Source) -> Result<Vec<Found>> {
     let bytes = source.document("manifest.json")?;
     let origin = || source.shown_file("manifest.json");
-    let entries: Vec<DockerEntry> = serde_json::from_slice(&bytes)
-        .map_err(|e| invalid(origin(), format!("not a docker archive: {e}")))?;
+    let entries: Vec<DockerEntry> =
+        json::from_slice(&bytes).map_err(|e| invalid(origin(), format!("not a docker archive: {e}")))?;
     if entries.is_empty() {
         return Err(invalid(origin(), "it lists no image"));
     }
@@ -58,14 +58,14 @@ pub(super) fn manifest(image: &Found, sizes: &[u64]) -> Vec<u8> {
         .iter()
         .zip(sizes)
         .map(|(layer, size)| {
-            json!({
+            serde_json::json!({
                 "mediaType": "application/vnd.docker.image.rootfs.diff.tar",
                 "size": size,
                 "digest": layer.diff_id.to_string(),
             })
         })
         .collect();
-    json!({
+    serde_json::json!({
         "schemaVersion": 2,
         "mediaType": "application/vnd.docker.distribution.manifest.v2+json",
         "config": {

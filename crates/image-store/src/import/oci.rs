@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! OCI layouts: `index.json` lists descriptors of manifests and of further indexes.
 
-use super::document::{Descriptor, Document, LayoutFile, parse_config};
+use hull_registry::json;
+
+use super::document::{DescribedPlatform, Descriptor, Document, LayoutFile, parse_config};
 use super::{Found, FoundLayer, Platform, Source, invalid};
 use crate::Result;
 use crate::digest::Digest;
@@ -43,7 +45,7 @@ pub(super) fn read(source: &Source, platform: &Platform) -> Result<Vec<Found>> {
 
 fn check_layout(source: &Source) -> Result<()> {
     let origin = || source.shown_file("oci-layout");
-    let layout: LayoutFile = serde_json::from_slice(&source.document("oci-layout")?)
+    let layout: LayoutFile = json::from_slice(&source.document("oci-layout")?)
         .map_err(|e| invalid(origin(), format!("not an OCI layout: {e}")))?;
     if !layout.image_layout_version.starts_with("1.") {
         let problem = format!("layout version {:?} is not supported, only 1.x", layout.image_layout_version);
@@ -111,9 +113,17 @@ fn fits(descriptor: &Descriptor, platform: &Platform) -> bool {
 /// Smaller is better; an entry that names no platform comes last.
 fn rank(descriptor: &Descriptor, platform: &Platform) -> Option<usize> {
     match &descriptor.platform {
-        Some(p) => platform.rank(&p.os, &p.architecture, &p.variant),
+        Some(p) => rank_of(p, platform),
         None => Some(usize::MAX),
     }
+}
+
+fn rank_of(described: &DescribedPlatform, platform: &Platform) -> Option<usize> {
+    // Each of them is mandatory (image-spec, image-index.md), and there is none that this store has.
+    if !described.os_features.is_empty() {
+        return None;
+    }
+    platform.rank(&described.os, &described.architecture, &described.variant)
 }
 
 /// The best of an index for this machine.
@@ -129,7 +139,13 @@ pub(crate) fn none_for(platform: &Platform, entries: &[&Descriptor]) -> String {
         .iter()
         .filter_map(|entry| entry.platform.as_ref())
         .map(|p| {
-            format!("{}/{}{}{}", p.os, p.architecture, if p.variant.is_empty() { "" } else { "/" }, p.variant)
+            let variant = if p.variant.is_empty() { String::new() } else { format!("/{}", p.variant) };
+            let features = if p.os_features.is_empty() {
+                String::new()
+            } else {
+                format!(" with {}", p.os_features.join("+"))
+            };
+            format!("{}/{}{variant}{features}", p.os, p.architecture)
         })
         .take(20)
         .collect();
@@ -158,9 +174,7 @@ fn image(
             }
             None => {
                 let described = descriptor.platform.as_ref();
-                if let Some(p) =
-                    described.filter(|p| platform.rank(&p.os, &p.architecture, &p.variant).is_none())
-                {
+                if let Some(p) = described.filter(|p| rank_of(p, platform).is_none()) {
                     tracing::warn!(
                         image = %origin(), os = %p.os, architecture = %p.architecture,
                         "the image is for another platform than this machine's"
@@ -182,9 +196,10 @@ fn finish(
     member: &str,
 ) -> Result<Found> {
     let bad = |problem: String| invalid(source.shown_file(member), problem);
-    let (Some(config), Some(layers)) = (document.config, document.layers) else {
-        return Err(bad("not a manifest: it has no config or no layers".to_owned()));
+    let Some(config) = document.config else {
+        return Err(bad("not a manifest: it has no config".to_owned()));
     };
+    let layers = document.layers.unwrap_or_default();
     if !config.is_image_config() {
         return Err(bad(format!(
             "an artifact, not an image: its config is of type {:?}; containers cannot run it",
@@ -206,7 +221,7 @@ fn finish(
             }
             let digest = Digest::parse(&layer.digest).map_err(bad)?;
             let member = format!("blobs/sha256/{}", digest.hex());
-            Ok(FoundLayer { member, blob: Some((digest, layer.size)), diff_id })
+            Ok(FoundLayer { member, blob: Some((digest, layer.size().map_err(bad)?)), diff_id })
         })
         .collect();
     Ok(Found {
@@ -226,8 +241,9 @@ fn blob(source: &Source, descriptor: &Descriptor) -> Result<(Vec<u8>, Digest, St
     let digest = Digest::parse(&descriptor.digest).map_err(|problem| invalid(source.shown(), problem))?;
     let member = format!("blobs/sha256/{}", digest.hex());
     let bytes = source.document(&member)?;
-    if bytes.len() as u64 != descriptor.size {
-        let problem = format!("it has {} bytes, its descriptor says {}", bytes.len(), descriptor.size);
+    let size = descriptor.size().map_err(|problem| invalid(source.shown(), problem))?;
+    if bytes.len() as u64 != size {
+        let problem = format!("it has {} bytes, its descriptor says {size}", bytes.len());
         return Err(invalid(source.shown_file(&member), problem));
     }
     let actual = Digest::of(&bytes);
@@ -239,8 +255,7 @@ fn blob(source: &Source, descriptor: &Descriptor) -> Result<(Vec<u8>, Digest, St
 
 /// An index or a manifest.
 pub(crate) fn parse(bytes: &[u8]) -> std::result::Result<Document, String> {
-    let document: Document =
-        serde_json::from_slice(bytes).map_err(|e| format!("not a manifest or index: {e}"))?;
+    let document: Document = json::from_slice(bytes).map_err(|e| format!("not a manifest or index: {e}"))?;
     if document.manifests.is_some() && (document.layers.is_some() || document.config.is_some()) {
         return Err("both an index and a manifest: refused".to_owned());
     }

@@ -61,13 +61,15 @@ pub(super) fn bare_process(args: Vec<String>, cwd: PathBuf) -> Process {
 }
 
 /// What is run: the container's command with its args, else the image's entrypoint with the
-/// container's args or, where it has none, with the image's.
+/// container's args or, where it has none, with the image's. An image's `ENTRYPOINT [""]` is how Docker takes
+/// back the entrypoint of a base image: none.
 fn args(
     command: &[String],
     args: &[String],
     entrypoint: &[String],
     cmd: &[String],
 ) -> Result<Vec<String>, SpecError> {
+    let entrypoint = if entrypoint == [""] { &[] } else { entrypoint };
     let (program, rest) = match (command.is_empty(), args.is_empty()) {
         (false, _) => (command, args),
         (true, false) => (entrypoint, args),
@@ -145,6 +147,11 @@ mod tests {
         assert_eq!(run(&own, &own_args), strings(&["own", "arg"]));
         assert_eq!(args(&none, &own_args, &none, &cmd).unwrap(), strings(&["arg"]));
         assert_eq!(args(&none, &none, &none, &cmd).unwrap(), strings(&["cmd"]));
+        let taken_back = strings(&[""]);
+        assert_eq!(args(&none, &none, &taken_back, &cmd).unwrap(), strings(&["cmd"]));
+        assert_eq!(args(&none, &own_args, &taken_back, &cmd).unwrap(), strings(&["arg"]));
+        assert_eq!(args(&own, &none, &taken_back, &cmd).unwrap(), strings(&["own"]));
+        assert!(matches!(args(&none, &none, &taken_back, &none), Err(SpecError::NoCommand)));
         assert!(matches!(args(&none, &none, &none, &none), Err(SpecError::NoCommand)));
         assert!(matches!(args(&strings(&[""]), &none, &none, &none), Err(SpecError::NoCommand)));
         assert!(args(&strings(&["", "x"]), &none, &none, &none).is_err());

@@ -13,7 +13,7 @@ use crate::import::{
 };
 use crate::local::{Inner, io_error};
 use crate::reference::Reference;
-use crate::{Error, Result};
+use crate::{Error, PullError, Result};
 
 /// Layers by their media types; how they are packed is told by their content.
 const LAYERS: [&str; 7] = [
@@ -77,7 +77,8 @@ pub(super) async fn resolve(
         let entries = document.manifests.unwrap_or_default();
         let entries: Vec<_> = entries.iter().collect();
         let platform = &inner.config.platform;
-        let chosen = choose(&entries, platform).ok_or_else(|| invalid(none_for(platform, &entries)))?;
+        let chosen = choose(&entries, platform)
+            .ok_or_else(|| failed(reference)(PullError::NoPlatform(none_for(platform, &entries))))?;
         indexes.push(Digest::parse(&manifest.digest).map_err(invalid)?);
         manifest = child(inner, session, reference, chosen).await?;
     }
@@ -95,8 +96,9 @@ async fn child(
     let origin = format!("manifest {} of {reference}", descriptor.digest);
     let invalid = |problem: String| Error::Invalid { origin: origin.clone(), problem };
     let digest = Digest::parse(&descriptor.digest).map_err(invalid)?;
-    if descriptor.size > MAX_MANIFEST as u64 {
-        return Err(invalid(format!("{} bytes; the limit is {MAX_MANIFEST}", descriptor.size)));
+    let size = descriptor.size().map_err(invalid)?;
+    if size > MAX_MANIFEST as u64 {
+        return Err(invalid(format!("{size} bytes; the limit is {MAX_MANIFEST}")));
     }
     let here = local_blob(inner, &digest).await?;
     let manifest = match here.and_then(|bytes| Manifest::of(bytes.into())) {
@@ -106,8 +108,8 @@ async fn child(
             asked.map_err(|error| failed(reference)(error.into()))?
         }
     };
-    if manifest.bytes.len() as u64 != descriptor.size {
-        let problem = format!("it has {} bytes, the index says {}", manifest.bytes.len(), descriptor.size);
+    if manifest.bytes.len() as u64 != size {
+        let problem = format!("it has {} bytes, the index says {size}", manifest.bytes.len());
         return Err(invalid(problem));
     }
     Ok(manifest)
@@ -123,9 +125,10 @@ async fn image(
 ) -> Result<Resolved> {
     let origin = format!("manifest {} of {reference}", manifest.digest);
     let invalid = |problem: String| Error::Invalid { origin: origin.clone(), problem };
-    let (Some(config), Some(layers)) = (document.config, document.layers) else {
-        return Err(invalid("not a manifest: it has no config or no layers".to_owned()));
+    let Some(config) = document.config else {
+        return Err(invalid("not a manifest: it has no config".to_owned()));
     };
+    let layers = document.layers.unwrap_or_default();
     if !config.is_image_config() {
         return Err(invalid(format!(
             "an artifact, not an image: its config is of type {:?}; containers cannot run it",
@@ -146,7 +149,7 @@ async fn image(
         )));
     }
     let platform = &inner.config.platform;
-    if image_config.architecture != platform.architecture || image_config.os != "linux" {
+    if platform.rank(&image_config.os, &image_config.architecture, "").is_none() {
         tracing::warn!(
             image = %reference, os = %image_config.os, architecture = %image_config.architecture,
             "the image is for another platform than this machine's"
@@ -186,11 +189,12 @@ fn remote_layer(layer: Descriptor, diff_id: Digest, limit: u64) -> std::result::
     if !foreign && !LAYERS.contains(&kind) {
         return Err(format!("layer {digest} is of type {kind:?}, which is no layer of a container image"));
     }
-    if layer.size > limit {
-        return Err(format!("layer {digest} has {} bytes; the limit is {limit}", layer.size));
+    let size = layer.size()?;
+    if size > limit {
+        return Err(format!("layer {digest} has {size} bytes; the limit is {limit}"));
     }
     let urls = if foreign { layer.urls } else { Vec::new() };
-    Ok(RemoteLayer { digest, size: layer.size, urls, diff_id })
+    Ok(RemoteLayer { digest, size, urls, diff_id })
 }
 
 async fn config_blob(
@@ -200,17 +204,18 @@ async fn config_blob(
     config: &Descriptor,
     id: &Digest,
 ) -> Result<Vec<u8>> {
+    let invalid = |problem| Error::Invalid { origin: format!("config {id} of {reference}"), problem };
+    let size = config.size().map_err(invalid)?;
     if let Some(bytes) = local_blob(inner, id).await?
-        && bytes.len() as u64 == config.size
+        && bytes.len() as u64 == size
     {
         return Ok(bytes);
     }
-    if config.size > MAX_DOCUMENT {
-        let problem = format!("{} bytes; the limit is {MAX_DOCUMENT}", config.size);
-        return Err(Error::Invalid { origin: format!("config {id} of {reference}"), problem });
+    if size > MAX_DOCUMENT {
+        return Err(invalid(format!("{size} bytes; the limit is {MAX_DOCUMENT}")));
     }
     failpoint_async!("image-store.pull.config").map_err(io_error("pull into", &inner.config.root))?;
-    match session.document(&config.digest, config.size).await {
+    match session.document(&config.digest, size).await {
         Ok(bytes) => Ok(bytes.to_vec()),
         Err(error) => Err(failed(reference)(error.into())),
     }
