@@ -135,13 +135,19 @@ pub enum Error {
         /// What its token server said.
         source: Box<Error>,
     },
-    /// No endpoint has it: the registry's own error, then those of its mirrors.
-    #[error("{origin}{}", mirrors.iter().map(|error| format!("; mirror {error}")).collect::<String>())]
+    /// No endpoint has it: the error that counts, those of mirrors, and those of servers out of reach.
+    #[error(
+        "{origin}{}{}",
+        mirrors.iter().map(|error| format!("; mirror {error}")).collect::<String>(),
+        unreached.iter().map(|error| format!("; out of reach: {error}")).collect::<String>()
+    )]
     Endpoints {
-        /// What the registry itself said.
+        /// What the registry itself said; that a mirror does not have it, where the registry is out of reach.
         origin: Box<Error>,
         /// What each mirror said, in their order.
         mirrors: Vec<Error>,
+        /// Where every server in reach says that it is not there: what came of asking the others.
+        unreached: Vec<Error>,
     },
     /// A fault that a test injected.
     #[error("{step}")]
@@ -166,8 +172,18 @@ impl Error {
         }
     }
 
-    /// Of what several endpoints said: the registry's own error counts, or, where it was not asked, the last mirror's.
-    pub(crate) fn of_endpoints(failures: Vec<(Role, Self)>) -> Self {
+    /// Merges what several endpoints said. The registry's own error counts or, where it was not asked, the last
+    /// mirror's. But a server that says that it is not there counts more than one that could not be reached, unless yet
+    /// another one said something else: whoever mistyped a name behind a mirror should read that.
+    pub(crate) fn of_endpoints(mut failures: Vec<(Role, Self)>) -> Self {
+        let mut unreached = Vec::new();
+        let absent = failures.iter().any(|(_, error)| matches!(error.cause(), Self::NotFound { .. }));
+        let decided =
+            |error: &Self| matches!(error.cause(), Self::NotFound { .. }) || error.is_out_of_reach();
+        if absent && failures.iter().all(|(_, error)| decided(error)) {
+            unreached =
+                failures.extract_if(.., |(_, error)| error.is_out_of_reach()).map(|(_, e)| e).collect();
+        }
         let (mut origins, mut mirrors) = (Vec::new(), Vec::new());
         for (role, error) in failures {
             match role {
@@ -175,11 +191,16 @@ impl Error {
                 Role::Mirror => mirrors.push(error),
             }
         }
-        match (origins.pop().or_else(|| mirrors.pop()), mirrors.is_empty()) {
-            (Some(error), true) => error,
-            (Some(error), false) => Self::Endpoints { origin: Box::new(error), mirrors },
-            (None, _) => Self::NotFound { url: String::new(), detail: ": no server to ask".to_owned() },
+        match origins.pop().or_else(|| mirrors.pop()) {
+            Some(error) if mirrors.is_empty() && unreached.is_empty() => error,
+            Some(error) => Self::Endpoints { origin: Box::new(error), mirrors, unreached },
+            None => Self::NotFound { url: String::new(), detail: ": no server to ask".to_owned() },
         }
+    }
+
+    /// Whether the server gave no answer at all.
+    fn is_out_of_reach(&self) -> bool {
+        matches!(self.cause(), Self::Connect { .. } | Self::Broken { .. } | Self::TimedOut { .. })
     }
 
     /// Whether the same request may succeed soon.

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
-use http::header::{AUTHORIZATION, COOKIE, LOCATION, PROXY_AUTHORIZATION, RETRY_AFTER, USER_AGENT, WARNING};
+use http::header::{
+    ACCEPT_ENCODING, AUTHORIZATION, COOKIE, LOCATION, PROXY_AUTHORIZATION, RETRY_AFTER, USER_AGENT, WARNING,
+};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hull_failpoint::failpoint_async;
@@ -27,6 +29,8 @@ use crate::{Config, Error, Result, json};
 const MAX_REDIRECTS: usize = 10;
 /// Longest error document that is read.
 const MAX_ERROR: usize = 64 << 10;
+/// Headers of one answer: registries behind several proxies send more than the library's 100.
+const MAX_HEADERS: usize = 1000;
 /// Longest of a registry's words in a message.
 const MAX_WORDS: usize = 300;
 
@@ -100,8 +104,11 @@ impl Transport {
         let tasks = CancellationToken::new();
         let connect = connect.unwrap_or(config.connect);
         let connector = Connector::new(files, proxies, connect);
+        let mut builder = Client::builder(Tasks(tasks.clone()));
+        // RFC 9112, section 5.2: a folded line in an answer has to be taken.
+        builder.http1_allow_obsolete_multiline_headers_in_responses(true).http1_max_headers(MAX_HEADERS);
         Self {
-            client: Client::builder(Tasks(tasks.clone())).build(connector.clone()),
+            client: builder.build(connector.clone()),
             connector,
             user_agent: HeaderValue::from_str(&config.user_agent).ok(),
             connect,
@@ -147,6 +154,8 @@ impl Transport {
         for (name, value) in &ask.private {
             headers.append(name.clone(), value.clone());
         }
+        // Digests and sizes are those of the plain bytes. Without this any coding is welcome (RFC 9110, section 12.5.3).
+        headers.entry(ACCEPT_ENCODING).or_insert(HeaderValue::from_static("identity"));
         if let Some(user_agent) = &self.user_agent {
             headers.entry(USER_AGENT).or_insert(user_agent.clone());
         }

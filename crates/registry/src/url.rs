@@ -4,7 +4,7 @@
 //! ```text
 //! url = ( "http" | "https" ) "://" host [ ":" port ] path [ "?" query ]
 //! ```
-//! User names in a URL are refused: they would be credentials that nobody gave us. Fragments are cut off. What
+//! Dot segments are taken out of every path (RFC 3986, section 5.2.4). User names in a URL are refused: they would be credentials that nobody gave us. Fragments are cut off. What
 //! a sloppy server leaves unescaped is escaped. [`Display`](std::fmt::Display) leaves the query out: storage services
 //! put signatures there.
 
@@ -74,7 +74,7 @@ impl Url {
             Some((path, query)) => (path, Some(escape(query))),
             None => (rest, None),
         };
-        let path = if path.is_empty() { "/".to_owned() } else { escape(path) };
+        let path = if path.is_empty() { "/".to_owned() } else { without_dots(&escape(path)) };
         let url = Self { scheme, authority, path, query };
         match url.uri() {
             Some(_) => Ok(url),
@@ -101,7 +101,7 @@ impl Url {
         let end = location.find(['?', '#']).unwrap_or(location.len());
         let (path, rest) = location.split_at(end);
         let folder = self.path.rsplit_once('/').map_or("", |(folder, _)| folder);
-        Self::parse(&format!("{base}{}{rest}", without_dots(&format!("{folder}/{path}"))))
+        Self::parse(&format!("{base}{folder}/{path}{rest}"))
     }
 
     /// The same server, another path below this one's. `path` begins with a slash.
@@ -284,6 +284,14 @@ mod tests {
             ("../y/./z?q=/../", "https://r.io:5000/v2/a/y/z?q=/../"),
             ("../../../../../y", "https://r.io:5000/y"),
             ("..", "https://r.io:5000/v2/a/"),
+            ("/v2/x/../../cdn/y", "https://r.io:5000/cdn/y"),
+            ("/./a/./b/.", "https://r.io:5000/a/b/"),
+            ("/../../a", "https://r.io:5000/a"),
+            ("//cdn.io/a/../b", "https://cdn.io/b"),
+            ("https://cdn.io/a/../b?q=/../", "https://cdn.io/b?q=/../"),
+            ("/a/%2e%2e/b", "https://r.io:5000/a/%2e%2e/b"),
+            ("/a//../b", "https://r.io:5000/a/b"),
+            ("/a/...", "https://r.io:5000/a/..."),
             ("?q", "https://r.io:5000/v2/a/blobs/x?q"),
             ("/a b\u{e4}#part", "https://r.io:5000/a%20b%C3%A4"),
             ("/a%20b", "https://r.io:5000/a%20b"),

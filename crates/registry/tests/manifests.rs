@@ -7,6 +7,7 @@ mod common;
 use common::{IMAGE, IMAGE_TYPE, bytes, config, open, read, with_hosts, with_image};
 use hull_registry::testing::{Fault, TestRegistry};
 use hull_registry::{Error, Kind, MAX_MANIFEST, Registry, Repository, Version};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// A port that nobody listens on: bound once, so that the kernel does not give it out again soon.
 async fn dead() -> String {
@@ -123,6 +124,72 @@ async fn when_all_fail_the_registrys_own_error_comes_first() {
     let text = error.to_string();
     let place = |part: &str| text.find(part).unwrap_or_else(|| panic!("{part}: {text}"));
     assert!(place("not found") < place("status 500") && place("status 500") < place(&dead), "{text}");
+}
+
+#[tokio::test]
+async fn servers_out_of_reach_do_not_hide_that_the_others_do_not_have_it() {
+    let (mirror, origin) = (with_image().await, with_image().await);
+    let dir = tempfile::tempdir().unwrap();
+    let (dead, hosts) = (dead().await, |server: &str, mirrors: &[String]| {
+        let mirrors: String = mirrors.iter().map(|mirror| format!("[host.\"{mirror}\"]\n")).collect();
+        TestRegistry::write_hosts(dir.path(), "example.com", &format!("server = \"{server}\"\n{mirrors}"));
+    });
+    let gone = format!("http://{dead}");
+    let ask = async || {
+        let session = open(with_hosts(dir.path()), "example.com", None).await;
+        session.manifest(Version::Tag("absent")).await.unwrap_err()
+    };
+    for (server, mirrors) in [
+        (&gone, vec![mirror.url("")]),
+        (&gone, vec![gone.clone(), mirror.url("")]),
+        (&origin.url(""), vec![gone.clone(), mirror.url("")]),
+    ] {
+        hosts(server, &mirrors);
+        let error = ask().await;
+        assert!(matches!(error.cause(), Error::NotFound { .. }), "{error}");
+        let text = error.to_string();
+        assert!(text.find("not found").unwrap() < text.find(&dead).unwrap(), "{text}");
+    }
+    // Nobody says that it is not there, or one says something else.
+    hosts(&gone, std::slice::from_ref(&gone));
+    assert!(matches!(ask().await.cause(), Error::Connect { .. }));
+    hosts(&gone, &[mirror.url("")]);
+    mirror.on("/manifests/", Fault::Status(403, Vec::new(), String::new()));
+    assert!(matches!(ask().await.cause(), Error::Connect { .. }));
+}
+
+#[tokio::test]
+async fn odd_heads_are_taken_and_codings_are_not_asked_for() {
+    let registry = with_image().await;
+    let many = (0..150).map(|n| ("x-header", n.to_string())).collect();
+    registry.on("/manifests/", Fault::Status(200, many, IMAGE.to_owned()));
+    let session = open(config(), &registry.host(), None).await;
+    session.manifest(Version::Tag("1")).await.unwrap();
+    let digest = registry.put_blob(b"layer");
+    read(&session, &digest, 5).await.unwrap();
+    for seen in registry.seen() {
+        assert_eq!(seen.headers["accept-encoding"], "identity", "{}", seen.path);
+    }
+
+    // A folded line, which no library writes any more.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let serving = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+        let answer = format!(
+            "HTTP/1.1 200 OK\r\nContent-Security-Policy: default-src 'self';\r\n  img-src *\r\n\
+             Content-Type: {IMAGE_TYPE}\r\nContent-Length: {}\r\n\r\n{IMAGE}",
+            IMAGE.len()
+        );
+        stream.write_all(answer.as_bytes()).await.unwrap();
+    });
+    let session = open(config(), &address, None).await;
+    session.manifest(Version::Tag("1")).await.unwrap();
+    serving.await.unwrap();
 }
 
 #[tokio::test]

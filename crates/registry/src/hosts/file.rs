@@ -4,16 +4,16 @@
 //! ```text
 //! server = "https://registry.example.com"      the registry itself, asked last; left out: by its name
 //! [host."https://mirror.example.com/path"]     a mirror; asked in the order in which they are written
-//!   capabilities = ["pull", "resolve"]         left out: both ("push" is taken and means nothing here)
+//!   capabilities = ["pull", "resolve"]         left out or empty: both ("push" and "referrers" mean nothing here)
 //!   ca = "a.pem" | ["a.pem", "b.pem"]          relative to the file's directory
 //!   client = "both.pem" | ["one.pem", ["cert.pem", "key.pem"]]
 //!   skip_verify = true
 //!   override_path = true                       the URL's path is whole: no /v2 is put behind it
-//!   dial_timeout = "5s"
+//!   dial_timeout = "1m30s"                     as Go writes durations; zero: the usual
 //!   [host."...".header]
 //!     x-name = "value" | ["values"]
 //! ```
-//! The keys of a host at the top level are the server's.
+//! The keys of a host at the top level are the server's. Keys and capabilities may be written in any case.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -60,7 +60,7 @@ impl File<'_> {
     fn endpoints(&self, top: &DeTable<'_>) -> Result<Vec<Endpoint>> {
         self.only(top, &[&TOP_KEYS[..], &HOST_KEYS[..]].concat())?;
         let mut mirrors = Vec::new();
-        if let Some(hosts) = top.get("host") {
+        if let Some(hosts) = get(top, "host") {
             let DeValue::Table(hosts) = hosts.get_ref() else {
                 let problem = "host must be a table of URLs: [host.\"https://mirror.example.com\"]";
                 return Err(self.error(hosts.span().start, problem));
@@ -77,8 +77,12 @@ impl File<'_> {
         }
         // The parser sorts by name.
         mirrors.sort_by_key(|(at, _)| *at);
-        let server = match top.get("server") {
-            Some(value) => self.url(value.span().start, "server", self.string("server", value)?)?,
+        let server = match get(top, "server") {
+            Some(value) => Some((value.span().start, self.string("server", value)?)),
+            None => None,
+        };
+        let server = match server.filter(|(_, server)| !server.is_empty()) {
+            Some((at, server)) => self.url(at, "server", server)?,
             None => self.default_server(top)?,
         };
         let server = self.endpoint(server, Role::Origin, top)?;
@@ -134,18 +138,20 @@ impl File<'_> {
     }
 
     fn capabilities(&self, table: &DeTable<'_>) -> Result<(bool, bool)> {
-        let Some(value) = table.get("capabilities") else {
+        let Some(value) = get(table, "capabilities") else {
             return Ok((true, true));
         };
-        let (mut resolve, mut pull) = (false, false);
-        for (word, at) in self.strings("capabilities", value)? {
-            match word {
+        let words = self.strings("capabilities", value)?;
+        let (mut resolve, mut pull) = (words.is_empty(), words.is_empty());
+        for (word, at) in words {
+            match word.to_ascii_lowercase().as_str() {
                 "resolve" => resolve = true,
                 "pull" => pull = true,
-                "push" => {}
+                "push" | "referrers" => {}
                 _ => {
-                    let problem =
-                        format!("capability {word:?} is not known; known are \"pull\" and \"resolve\"");
+                    let problem = format!(
+                        "capability {word:?} is not known; known are \"pull\", \"resolve\", \"push\" and \"referrers\""
+                    );
                     return Err(self.error(at, problem));
                 }
             }
@@ -154,7 +160,7 @@ impl File<'_> {
     }
 
     fn authorities(&self, table: &DeTable<'_>) -> Result<Vec<PathBuf>> {
-        let Some(value) = table.get("ca") else {
+        let Some(value) = get(table, "ca") else {
             return Ok(Vec::new());
         };
         if let DeValue::String(text) = value.get_ref() {
@@ -169,7 +175,7 @@ impl File<'_> {
             let problem = "client must be a file, or a list of files and of [certificate, key] pairs";
             self.error(value.span().start, problem)
         };
-        let Some(value) = table.get("client") else {
+        let Some(value) = get(table, "client") else {
             return Ok(Vec::new());
         };
         let items = match value.get_ref() {
@@ -196,7 +202,7 @@ impl File<'_> {
 
     fn headers(&self, table: &DeTable<'_>) -> Result<HeaderMap> {
         let mut headers = HeaderMap::new();
-        let Some(value) = table.get("header") else {
+        let Some(value) = get(table, "header") else {
             return Ok(headers);
         };
         let DeValue::Table(entries) = value.get_ref() else {
@@ -223,26 +229,24 @@ impl File<'_> {
     }
 
     fn dial_timeout(&self, table: &DeTable<'_>) -> Result<Option<Duration>> {
-        let Some(value) = table.get("dial_timeout") else {
+        let Some(value) = get(table, "dial_timeout") else {
             return Ok(None);
         };
         let text = self.string("dial_timeout", value)?;
-        let duration =
-            [("ms", 1), ("s", 1000), ("m", 60_000)].into_iter().find_map(|(unit, milliseconds)| {
-                let number: u64 = text.strip_suffix(unit)?.parse().ok()?;
-                number.checked_mul(milliseconds)
-            });
-        match duration.filter(|milliseconds| *milliseconds > 0) {
-            Some(milliseconds) => Ok(Some(Duration::from_millis(milliseconds))),
+        if text.is_empty() {
+            return Ok(None);
+        }
+        match duration(text) {
+            Some(duration) => Ok(Some(duration).filter(|duration| !duration.is_zero())),
             None => {
-                let problem = format!("dial_timeout {text:?} is not a duration such as \"5s\" or \"500ms\"");
+                let problem = format!("dial_timeout {text:?} is not a duration such as \"5s\" or \"1m30s\"");
                 Err(self.error(value.span().start, problem))
             }
         }
     }
 
     fn boolean(&self, table: &DeTable<'_>, key: &str) -> Result<bool> {
-        match table.get(key) {
+        match get(table, key) {
             None => Ok(false),
             Some(value) => match value.get_ref() {
                 DeValue::Boolean(flag) => Ok(*flag),
@@ -276,7 +280,8 @@ impl File<'_> {
     }
 
     fn only(&self, table: &DeTable<'_>, known: &[&str]) -> Result<()> {
-        match table.iter().find(|(key, _)| !known.contains(&key.get_ref().as_ref())) {
+        let is_known = |key: &str| known.iter().any(|known| known.eq_ignore_ascii_case(key));
+        match table.iter().find(|(key, _)| !is_known(key.get_ref())) {
             None => Ok(()),
             Some((key, _)) => {
                 let problem = format!("unknown key {:?}; known are {}", key.get_ref(), known.join(", "));
@@ -284,6 +289,42 @@ impl File<'_> {
             }
         }
     }
+}
+
+/// The value of a key in any case; written exactly, it counts more.
+fn get<'t, 'a>(table: &'t DeTable<'a>, key: &str) -> Option<&'t Value<'a>> {
+    let folded = || table.iter().find(|(known, _)| known.get_ref().eq_ignore_ascii_case(key));
+    table.get(key).or_else(|| folded().map(|(_, value)| value))
+}
+
+/// A duration as Go writes it, not negative: `1h2m3.5s`, `500ms`, `0`.
+fn duration(text: &str) -> Option<Duration> {
+    const UNITS: [(&str, f64); 8] = [
+        ("ns", 1e-9),
+        ("us", 1e-6),
+        ("\u{b5}s", 1e-6),
+        ("\u{3bc}s", 1e-6),
+        ("ms", 1e-3),
+        ("s", 1.0),
+        ("m", 60.0),
+        ("h", 3600.0),
+    ];
+    let mut rest = text.strip_prefix('+').unwrap_or(text);
+    if rest == "0" {
+        return Some(Duration::ZERO);
+    }
+    let mut sum = Duration::ZERO;
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (number, tail) = rest.split_at(end);
+        // The longest unit that fits: "m" also begins "ms".
+        let fitting = UNITS.into_iter().filter(|(unit, _)| tail.starts_with(unit));
+        let (unit, seconds) = fitting.max_by_key(|(unit, _)| unit.len())?;
+        let number: f64 = number.parse().ok()?;
+        sum = sum.checked_add(Duration::try_from_secs_f64(number * seconds).ok()?)?;
+        rest = &tail[unit.len()..];
+    }
+    (!text.is_empty()).then_some(sum)
 }
 
 #[cfg(test)]
@@ -362,6 +403,42 @@ ca = "server.pem"
             assert_eq!(roles(&text), [Role::Mirror, Role::Origin, Role::Origin], "{server}");
         }
         assert_eq!(roles("[host.\"docker.io\"]"), [Role::Origin, Role::Origin]);
+    }
+
+    #[test]
+    fn what_containerd_takes_is_taken() {
+        let first = |text: &str| read(&format!("[host.\"https://m.io\"]\n{text}")).unwrap().remove(0);
+        for (text, expected) in [
+            (r#"capabilities = ["pull", "resolve", "push", "referrers"]"#, (true, true)),
+            (r#"capabilities = ["Pull", "REFERRERS"]"#, (false, true)),
+            (r#"capabilities = ["push"]"#, (false, false)),
+            ("capabilities = []", (true, true)),
+            (r#"Capabilities = ["resolve"]"#, (true, false)),
+        ] {
+            let endpoint = first(text);
+            assert_eq!((endpoint.resolve, endpoint.pull), expected, "{text}");
+        }
+        assert!(first("Skip_Verify = true").tls.skip_verify);
+        assert_eq!(read("server = \"\"").unwrap()[0].base.to_string(), "https://registry-1.docker.io/v2");
+        assert_eq!(read("Server = \"x.io/a/../b\"").unwrap()[0].base.to_string(), "https://x.io/b/v2");
+        let ms = Duration::from_millis;
+        for (text, expected) in [
+            ("5s", Some(ms(5000))),
+            ("500ms", Some(ms(500))),
+            ("1m30s", Some(ms(90_000))),
+            ("1.5s", Some(ms(1500))),
+            ("2h", Some(ms(7_200_000))),
+            ("100us", Some(Duration::from_micros(100))),
+            ("+3s", Some(ms(3000))),
+            ("0", None),
+            ("0s", None),
+            ("", None),
+        ] {
+            assert_eq!(first(&format!("dial_timeout = \"{text}\"")).connect, expected, "{text}");
+        }
+        for text in ["", "5", "s", "-5s", ".s", "5s3", "1.2.3s", "1e3s", "99999999999999999999999h"] {
+            assert!(duration(text).is_none(), "{text}");
+        }
     }
 
     #[test]
