@@ -4,7 +4,7 @@
 //! ```text
 //! member = { extension } header(512) { sparse map block(512) } data padding-to-512
 //! extension = header with type x (PAX records), L or K (GNU long name, long link), g (ignored) + data + padding
-//! end = a block of zeros, or the end of the stream at a member's boundary
+//! end = two blocks of zeros, or the end of the stream at a member's boundary or after one block of zeros
 //! ```
 //! The tar crate decodes header fields; the framing is here because it needs limits on extensions (the crate
 //! reads them whole, whatever their size), PAX values with newlines (binary attributes), sparse files in PAX form,
@@ -40,8 +40,9 @@ pub(crate) struct Member {
     pub(crate) kind: EntryType,
     /// Permissions with set-id and sticky bits.
     pub(crate) mode: u32,
-    pub(crate) uid: u64,
-    pub(crate) gid: u64,
+    /// Negative ones are written by some systems: `nobody` is -2.
+    pub(crate) uid: i64,
+    pub(crate) gid: i64,
     /// Seconds and nanoseconds.
     pub(crate) mtime: (i64, u32),
     /// Major and minor number.
@@ -83,7 +84,8 @@ impl<R: Read> TarStream<R> {
                     Ok(None)
                 };
             };
-            let size = number(&header.as_old().size, "size", || header.entry_size())?;
+            let size = number(&header.as_old().size, "size")?;
+            let size = u64::try_from(size).map_err(|_| format!("bad size in a header: {size}"))?;
             match header.entry_type() {
                 EntryType::XHeader => {
                     let records = self.read_extension(size)?;
@@ -134,10 +136,9 @@ impl<R: Read> TarStream<R> {
             link: link.unwrap_or_else(|| header.link_name_bytes().unwrap_or_default().into_owned()),
             kind: header.entry_type(),
             mode: header_mode(header)?,
-            uid: number(&fields.uid, "uid", || header.uid())?,
-            gid: number(&fields.gid, "gid", || header.gid())?,
-            // Negative times come as two's complement.
-            mtime: (number(&fields.mtime, "mtime", || header.mtime())?.cast_signed(), 0),
+            uid: number(&fields.uid, "uid")?,
+            gid: number(&fields.gid, "gid")?,
+            mtime: (number(&fields.mtime, "mtime")?, 0),
             device: (0, 0),
             xattrs: Vec::new(),
             size,
@@ -205,27 +206,45 @@ impl<R: Read> TarStream<R> {
     /// `None` at the end of the archive.
     fn read_header(&mut self) -> Parsed<Option<Header>> {
         let mut header = Header::new_old();
-        let mut filled = 0;
         let bytes = header.as_mut_bytes();
+        match self.fill(bytes)? {
+            0 => return Ok(None),
+            512 => {}
+            _ => return Err("the archive ends within a header".to_owned()),
+        }
+        if is_zero(bytes) {
+            // The end takes two blocks. Members after a lone one would be seen by some readers and not by others.
+            let filled = self.fill(bytes)?;
+            if is_zero(&bytes[..filled]) {
+                return Ok(None);
+            }
+            return Err("a lone block of zeros, with more members after it".to_owned());
+        }
+        let bytes = header.as_bytes();
+        let sum = |value: fn(u8) -> i64| {
+            bytes[..148].iter().chain(&bytes[156..]).map(|byte| value(*byte)).sum::<i64>() + 8 * 32
+        };
+        // Old tars of Sun and others added up signed bytes.
+        let signed = |byte: u8| i64::from(byte.cast_signed());
+        match header.cksum().map(i64::from) {
+            Ok(stated) if stated == sum(i64::from) || stated == sum(signed) => Ok(Some(header)),
+            _ => Err("not a tar archive, or a damaged one (header checksum)".to_owned()),
+        }
+    }
+
+    /// Reads until the block is full or the stream ends; how much there was.
+    fn fill(&mut self, bytes: &mut [u8; 512]) -> Parsed<usize> {
+        let mut filled = 0;
         while filled < bytes.len() {
             match self.inner.read(&mut bytes[filled..]) {
-                Ok(0) if filled == 0 => return Ok(None),
-                Ok(0) => return Err("the archive ends within a header".to_owned()),
+                Ok(0) => break,
                 Ok(n) => filled += n,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(format!("cannot read the archive: {error}")),
             }
         }
-        self.position += BLOCK;
-        if bytes.iter().all(|byte| *byte == 0) {
-            return Ok(None);
-        }
-        let sum: u32 =
-            bytes[..148].iter().chain(&bytes[156..]).map(|byte| u32::from(*byte)).sum::<u32>() + 8 * 32;
-        match header.cksum() {
-            Ok(stated) if stated == sum => Ok(Some(header)),
-            _ => Err("not a tar archive, or a damaged one (header checksum)".to_owned()),
-        }
+        self.position += filled as u64;
+        Ok(filled)
     }
 
     fn read_block(&mut self) -> Parsed<[u8; 512]> {
@@ -253,16 +272,35 @@ impl<R: Read> Read for TarStream<R> {
 }
 
 fn header_mode(header: &Header) -> Parsed<u32> {
-    let mode = number(&header.as_old().mode, "mode", || header.mode().map(u64::from))?;
+    let mode = number(&header.as_old().mode, "mode")?;
     u32::try_from(mode & 0o7777).map_err(|error| format!("bad mode in a header: {error}"))
 }
 
-/// A number of a header; an empty field is 0.
-fn number(field: &[u8], name: &str, read: impl FnOnce() -> io::Result<u64>) -> Parsed<u64> {
-    if field.iter().all(|byte| matches!(byte, 0 | b' ')) {
-        return Ok(0);
-    }
-    read().map_err(|error| format!("bad {name} in a header: {error}"))
+/// A number of a header: octal digits between blanks and NULs, or GNU's form of 256 as the base, a big-endian two's
+/// complement whose first bit is set. An empty field is 0.
+fn number(field: &[u8], name: &str) -> Parsed<i64> {
+    let bad = |problem: &dyn std::fmt::Display| format!("bad {name} in a header: {problem}");
+    let Some(first) = field.first().filter(|first| **first & 0x80 != 0) else {
+        let text = String::from_utf8_lossy(field);
+        let text = text.trim_matches(['\0', ' ']).split('\0').next().unwrap_or_default();
+        return match text {
+            "" => Ok(0),
+            // The parser would take a sign.
+            text if !text.starts_with(|c: char| c.is_ascii_digit()) => Err(bad(&"it is not octal")),
+            text => i64::from_str_radix(text, 8).map_err(|error| bad(&error)),
+        };
+    };
+    // The mark takes the place of the sign, which is the next bit.
+    let sign: i64 = if first & 0x40 != 0 { -1 } else { 0 };
+    let first = i64::from(first & 0x7f) | (sign & !0x7f);
+    field[1..].iter().try_fold(first, |number, byte| {
+        let shifted = number.checked_mul(256).ok_or_else(|| bad(&"it is too large"))?;
+        Ok(shifted | i64::from(*byte))
+    })
+}
+
+fn is_zero(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| *byte == 0)
 }
 
 #[derive(Default)]

@@ -4,8 +4,10 @@
 mod parents;
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -14,11 +16,11 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 use tar::EntryType;
 
-use super::attributes::{self, DirectoryAttributes};
+use super::attributes::{self, DirectoryAttributes, Owner};
 use super::name::{self, Meaning};
 use super::{ApplyOptions, Privileges};
 use crate::tar_stream::{Member, TarStream};
-use crate::{Error, Result};
+use crate::{Error, Result, tree};
 
 const INSIDE: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS);
 const LOOKUP: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
@@ -39,6 +41,8 @@ pub(crate) struct Applier<'a> {
     dirs: BTreeMap<Vec<u8>, DirectoryAttributes>,
     /// The directory of the last entry: the next one is mostly in the same.
     last_parent: Option<(Vec<u8>, Rc<OwnedFd>)>,
+    /// Whether files are kept aside for hard links.
+    aside: bool,
     buffer: Vec<u8>,
 }
 
@@ -81,6 +85,7 @@ impl<'a> Applier<'a> {
             bytes: 0,
             dirs: BTreeMap::from([(Vec::new(), attributes)]),
             last_parent: None,
+            aside: false,
             buffer: vec![0; 128 * 1024],
         })
     }
@@ -92,6 +97,10 @@ impl<'a> Applier<'a> {
 
     /// Sets what had to wait: modes and times of directories, from the deepest up.
     pub(crate) fn finish(mut self) -> Result<()> {
+        if self.aside {
+            let name = OsStr::from_bytes(name::PLINKS);
+            tree::remove_at(self.root.as_fd(), name, &self.dir)?;
+        }
         let dirs = std::mem::take(&mut self.dirs);
         for (path, attributes) in dirs.iter().rev() {
             self.finish_directory(path, attributes).map_err(|trouble| self.explain(path, trouble))?;
@@ -128,7 +137,8 @@ impl<'a> Applier<'a> {
         let components = name::clean(&member.path).map_err(Trouble::Entry)?;
         let owner = attributes::owner(member).map_err(Trouble::Entry)?;
         match name::meaning(&components).map_err(Trouble::Entry)? {
-            Meaning::Skip => return Ok(()),
+            Meaning::Aside if member.kind.is_file() => self.aside = true,
+            Meaning::Aside | Meaning::Skip => return Ok(()),
             Meaning::Opaque => return self.opaque(&components),
             Meaning::Whiteout(name) => return self.whiteout(&components, name, owner),
             Meaning::Plain => {}
@@ -146,7 +156,7 @@ impl<'a> Applier<'a> {
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
                 return self.file(parent.as_fd(), name, &path, member, data, owner);
             }
-            EntryType::Link => return self.hard_link(parent.as_fd(), name, &path, member),
+            EntryType::Link => return self.hard_link(parent.as_fd(), name, &path, member, owner),
             EntryType::Symlink => {
                 if member.link.is_empty() || member.link.contains(&0) {
                     return Err(Trouble::Entry("its link target is empty or has a NUL byte".to_owned()));
@@ -175,20 +185,14 @@ impl<'a> Applier<'a> {
         attributes::set_times(parent.as_fd(), name, member.mtime).map_err(system("set times of"))
     }
 
-    fn set_owner(
-        &self,
-        parent: BorrowedFd<'_>,
-        name: &[u8],
-        member: &Member,
-        owner: (rustix::fs::Uid, rustix::fs::Gid),
-    ) -> Step<()> {
+    fn set_owner(&self, parent: BorrowedFd<'_>, name: &[u8], member: &Member, owner: Owner) -> Step<()> {
         attributes::set_owner_and_xattrs(parent, name, member, owner, self.options.privileges)
             .map_err(system("set owner and attributes of"))
     }
 
     // --- entries ---
 
-    fn root_entry(&mut self, member: &Member, owner: (rustix::fs::Uid, rustix::fs::Gid)) -> Step<()> {
+    fn root_entry(&mut self, member: &Member, owner: Owner) -> Step<()> {
         if member.kind != EntryType::Directory {
             return Err(Trouble::Entry("the image's root is not a directory".to_owned()));
         }
@@ -203,7 +207,7 @@ impl<'a> Applier<'a> {
         name: &[u8],
         path: Vec<u8>,
         member: &Member,
-        owner: (rustix::fs::Uid, rustix::fs::Gid),
+        owner: Owner,
     ) -> Step<()> {
         let former = match stat(parent, name)? {
             Some(stat) if is_dir(&stat) => Former::Directory,
@@ -227,7 +231,7 @@ impl<'a> Applier<'a> {
         path: &[u8],
         member: &Member,
         data: &mut TarStream<R>,
-        owner: (rustix::fs::Uid, rustix::fs::Gid),
+        owner: Owner,
     ) -> Step<()> {
         self.bytes = self.bytes.saturating_add(member.size);
         if self.bytes > self.options.limits.layer_bytes {
@@ -282,7 +286,14 @@ impl<'a> Applier<'a> {
         Ok(())
     }
 
-    fn hard_link(&mut self, parent: BorrowedFd<'_>, name: &[u8], path: &[u8], member: &Member) -> Step<()> {
+    fn hard_link(
+        &mut self,
+        parent: BorrowedFd<'_>,
+        name: &[u8],
+        path: &[u8],
+        member: &Member,
+        owner: Owner,
+    ) -> Step<()> {
         let missing = || {
             let target = String::from_utf8_lossy(&member.link);
             Trouble::Entry(format!("hard link to {target:?}, which this layer does not have before it"))
@@ -302,15 +313,44 @@ impl<'a> Applier<'a> {
             return Err(Trouble::Entry("hard link to a directory".to_owned()));
         }
         let here = stat(parent, name)?;
-        if here.is_some_and(|here| (here.st_dev, here.st_ino) == (target_stat.st_dev, target_stat.st_ino)) {
+        if here.is_none_or(|here| (here.st_dev, here.st_ino) != (target_stat.st_dev, target_stat.st_ino)) {
+            self.clear(parent, name, path)?;
+            match rustix::fs::linkat(&target_parent, *target, parent, name, AtFlags::empty()) {
+                // What stood here may have been a directory with the target in it.
+                Err(Errno::NOENT) => return Err(missing()),
+                done => done.map_err(system("make hard link"))?,
+            }
+        }
+        self.update_linked(parent, name, member, owner, &target_stat)
+    }
+
+    /// Of the headers of one file the last counts, as in containerd and containers-storage. Most links say the same as
+    /// their file, and nothing is touched: a change of the owner would take capabilities away.
+    fn update_linked(
+        &self,
+        parent: BorrowedFd<'_>,
+        name: &[u8],
+        member: &Member,
+        owner: Owner,
+        is: &Stat,
+    ) -> Step<()> {
+        let privileges = self.options.privileges;
+        let (uid, gid) = owner;
+        let moves = uid.is_some_and(|uid| uid.as_raw() != is.st_uid)
+            || gid.is_some_and(|gid| gid.as_raw() != is.st_gid);
+        if moves {
+            attributes::set_owner(parent, name, owner, privileges).map_err(system("set owner of"))?;
+        }
+        attributes::set_xattrs(parent, name, member, privileges).map_err(system("set attributes of"))?;
+        let is_link = FileType::from_raw_mode(is.st_mode) == FileType::Symlink;
+        if !is_link && (moves || is.st_mode & 0o7777 != member.mode) {
+            rustix::fs::chmodat(parent, name, attributes::mode_of(member.mode), AtFlags::empty())
+                .map_err(system("set mode of"))?;
+        }
+        if (is.st_mtime, u32::try_from(is.st_mtime_nsec).ok()) == (member.mtime.0, Some(member.mtime.1)) {
             return Ok(());
         }
-        self.clear(parent, name, path)?;
-        match rustix::fs::linkat(&target_parent, *target, parent, name, AtFlags::empty()) {
-            // What stood here may have been a directory with the target in it.
-            Err(Errno::NOENT) => Err(missing()),
-            done => done.map_err(system("make hard link")),
-        }
+        attributes::set_times(parent, name, member.mtime).map_err(system("set times of"))
     }
 
     /// Whether it was made.
@@ -348,12 +388,7 @@ impl<'a> Applier<'a> {
         attributes::set_opaque(dir, self.options.privileges).map_err(system("make opaque"))
     }
 
-    fn whiteout(
-        &mut self,
-        components: &[&[u8]],
-        name: &[u8],
-        owner: (rustix::fs::Uid, rustix::fs::Gid),
-    ) -> Step<()> {
+    fn whiteout(&mut self, components: &[&[u8]], name: &[u8], owner: Owner) -> Step<()> {
         let parents = &components[..components.len() - 1];
         if self.is_below_whiteout(parents)? {
             return Ok(());
@@ -371,11 +406,8 @@ impl<'a> Applier<'a> {
         let device = rustix::fs::makedev(0, 0);
         rustix::fs::mknodat(&parent, name, FileType::CharacterDevice, Mode::empty(), device)
             .map_err(system("make whiteout"))?;
-        let (uid, gid) = owner;
-        match rustix::fs::chownat(&parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW) {
-            Err(Errno::PERM | Errno::INVAL) if self.options.privileges == Privileges::Unprivileged => Ok(()),
-            done => done.map_err(system("set owner of whiteout")),
-        }
+        attributes::set_owner(parent.as_fd(), name, owner, self.options.privileges)
+            .map_err(system("set owner of whiteout"))
     }
 
     /// Whether a directory on the way was itself whited out: then nothing in it needs to be.

@@ -19,13 +19,17 @@ pub(super) struct DirectoryAttributes {
     pub(super) mtime: Option<(i64, u32)>,
 }
 
-/// Owner and group of a member as the kernel takes them.
-pub(super) fn owner(member: &Member) -> Result<(Uid, Gid), String> {
-    let id = |raw: u64| u32::try_from(raw).ok().filter(|id| *id != u32::MAX);
-    match (id(member.uid), id(member.gid)) {
-        (Some(uid), Some(gid)) => Ok((Uid::from_raw(uid), Gid::from_raw(gid))),
-        _ => Err(format!("its owner {}:{} is impossible", member.uid, member.gid)),
-    }
+/// Owner and group; `None` leaves what is there.
+pub(super) type Owner = (Option<Uid>, Option<Gid>);
+
+/// Owner and group of a member as the kernel takes them: -2 is 4294967294, and -1 changes nothing.
+pub(super) fn owner(member: &Member) -> Result<Owner, String> {
+    let id = |raw: i64| match u32::try_from(raw).or_else(|_| i32::try_from(raw).map(i32::cast_unsigned)) {
+        Ok(u32::MAX) => Ok(None),
+        Ok(id) => Ok(Some(id)),
+        Err(_) => Err(format!("its owner {}:{} is impossible", member.uid, member.gid)),
+    };
+    Ok((id(member.uid)?.map(Uid::from_raw), id(member.gid)?.map(Gid::from_raw)))
 }
 
 /// Sets owner and attributes of `name` in `parent`, never of what a link points at.
@@ -33,13 +37,33 @@ pub(super) fn set_owner_and_xattrs(
     parent: BorrowedFd<'_>,
     name: &[u8],
     member: &Member,
-    owner: (Uid, Gid),
+    owner: Owner,
     privileges: Privileges,
 ) -> rustix::io::Result<()> {
-    match rustix::fs::chownat(parent, name, Some(owner.0), Some(owner.1), AtFlags::SYMLINK_NOFOLLOW) {
-        Err(Errno::PERM | Errno::INVAL) if privileges == Privileges::Unprivileged => {}
-        done => done?,
+    set_owner(parent, name, owner, privileges)?;
+    set_xattrs(parent, name, member, privileges)
+}
+
+/// Sets the owner alone. Set-id bits and capabilities of a file are gone afterwards.
+pub(super) fn set_owner(
+    parent: BorrowedFd<'_>,
+    name: &[u8],
+    (uid, gid): Owner,
+    privileges: Privileges,
+) -> rustix::io::Result<()> {
+    match rustix::fs::chownat(parent, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW) {
+        Err(Errno::PERM | Errno::INVAL) if privileges == Privileges::Unprivileged => Ok(()),
+        done => done,
     }
+}
+
+/// Sets the extended attributes of a member; others stay.
+pub(super) fn set_xattrs(
+    parent: BorrowedFd<'_>,
+    name: &[u8],
+    member: &Member,
+    privileges: Privileges,
+) -> rustix::io::Result<()> {
     for (key, value) in &member.xattrs {
         set_xattr(parent, name, key, value, privileges)?;
     }

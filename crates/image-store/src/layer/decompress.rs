@@ -13,10 +13,16 @@ use flate2::bufread::GzDecoder;
 
 /// A stream without its compression.
 pub(crate) enum Decompressed<R: BufRead> {
-    Plain(R),
-    Gzip(Box<Gzip<R>>),
-    Zstd(Box<zstd::stream::read::Decoder<'static, R>>),
+    Plain(Whole<R>),
+    Gzip(Box<Gzip<Whole<R>>>),
+    Zstd(Box<zstd::stream::read::Decoder<'static, Whole<R>>>),
 }
+
+/// The first bytes, which were read to tell the compression, and the rest.
+type Whole<R> = io::Chain<io::Cursor<Vec<u8>>, R>;
+
+/// As many as the longest mark has.
+const MARK: u64 = 6;
 
 /// What the first bytes say.
 #[derive(Debug, PartialEq, Eq)]
@@ -41,10 +47,14 @@ pub(crate) fn sniff(start: &[u8]) -> Format {
 // === impl Decompressed ===
 
 impl<R: BufRead> Decompressed<R> {
-    /// Looks at the first bytes and puts the right decoder in front.
+    /// Reads the first bytes and puts the right decoder in front. A buffered reader may have no more than one byte at
+    /// a time, whatever pieces the network brings: the mark is read until it is whole.
     pub(crate) fn new(mut inner: R) -> Result<Self, String> {
-        let start = inner.fill_buf().map_err(|e| format!("cannot read: {e}"))?;
-        match sniff(start) {
+        let mut start = Vec::new();
+        inner.by_ref().take(MARK).read_to_end(&mut start).map_err(|e| format!("cannot read: {e}"))?;
+        let format = sniff(&start);
+        let inner = io::Cursor::new(start).chain(inner);
+        match format {
             Format::Plain => Ok(Self::Plain(inner)),
             Format::Gzip => {
                 Ok(Self::Gzip(Box::new(Gzip { state: Some(State::Member(GzDecoder::new(inner))) })))
@@ -145,6 +155,27 @@ mod tests {
         // A tiny buffer finds what depends on where a read ends.
         let reader = BufReader::with_capacity(7, blob);
         Decompressed::new(reader).map_err(io::Error::other)?.read_to_end(&mut out).map(|_| out)
+    }
+
+    #[test]
+    fn the_format_is_told_whatever_pieces_come() {
+        let zstd = zstd::bulk::compress(b"data", 1).unwrap();
+        for (blob, expected) in
+            [(gzip(b"data"), Ok(b"data")), (zstd, Ok(b"data")), (b"data".to_vec(), Ok(b"data"))]
+                .into_iter()
+                .chain([(b"BZh91AY&SY".to_vec(), Err("bzip2")), (b"\xfd7zXZ\0\0".to_vec(), Err("xz"))])
+        {
+            for first in 0..8.min(blob.len()) {
+                // Two readers one after the other: the first piece ends where the first of them does.
+                let reader = blob[..first].chain(BufReader::with_capacity(1, &blob[first..]));
+                let mut out = Vec::new();
+                let read = Decompressed::new(reader).map(|mut inner| inner.read_to_end(&mut out).unwrap());
+                match expected {
+                    Ok(data) => assert_eq!(out, data, "{first}"),
+                    Err(name) => assert!(read.unwrap_err().contains(name), "{first}"),
+                }
+            }
+        }
     }
 
     #[test]

@@ -22,6 +22,9 @@ pub(super) fn clean(name: &[u8]) -> Result<Components<'_>, String> {
     Ok(components)
 }
 
+/// Where AUFS keeps files with several names, in the root of a layer; hard links of the layer name them there.
+pub(super) const PLINKS: &[u8] = b".wh..wh.plnk";
+
 /// What an entry's base name stands for.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Meaning<'a> {
@@ -31,7 +34,9 @@ pub(super) enum Meaning<'a> {
     Whiteout(&'a [u8]),
     /// Its directory hides what lower layers have there.
     Opaque,
-    /// A leftover of AUFS, or something in one.
+    /// A file that AUFS kept for its hard links to it, in [`PLINKS`]: needed until the layer is unpacked.
+    Aside,
+    /// Another leftover of AUFS, or something in one.
     Skip,
 }
 
@@ -39,6 +44,9 @@ pub(super) fn meaning<'a>(components: &[&'a [u8]]) -> Result<Meaning<'a>, String
     let Some((base, parents)) = components.split_last() else {
         return Ok(Meaning::Plain);
     };
+    if parents == [PLINKS] && !base.starts_with(b".wh.") {
+        return Ok(Meaning::Aside);
+    }
     if parents.iter().any(|parent| parent.starts_with(b".wh..wh.")) {
         return Ok(Meaning::Skip);
     }
@@ -81,7 +89,10 @@ mod tests {
         assert_eq!(of("a/.wh..hidden"), Ok(Meaning::Whiteout(b".hidden")));
         assert_eq!(of("a/.wh..wh..opq"), Ok(Meaning::Opaque));
         assert_eq!(of(".wh..wh.plnk"), Ok(Meaning::Skip));
-        assert_eq!(of(".wh..wh.plnk/1.2"), Ok(Meaning::Skip));
+        assert_eq!(of("./.wh..wh.plnk/1.2"), Ok(Meaning::Aside));
+        assert_eq!(of(".wh..wh.plnk/d/1.2"), Ok(Meaning::Skip));
+        assert_eq!(of("d/.wh..wh.plnk/1.2"), Ok(Meaning::Skip));
+        assert_eq!(of(".wh..wh.plnk/.wh..wh.opq"), Ok(Meaning::Skip));
         assert_eq!(of(".wh..wh.aufs"), Ok(Meaning::Skip));
         for bad in [".wh.", "a/.wh..", "a/.wh..."] {
             assert!(of(bad).is_err(), "{bad}");

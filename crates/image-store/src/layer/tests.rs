@@ -104,6 +104,64 @@ fn what_a_layer_says_is_on_disk() {
 }
 
 #[test]
+fn of_the_headers_of_a_linked_file_the_last_counts() {
+    let scene = Scene::new();
+    let layer = Layer::new()
+        .file("a", "x", 0o4755)
+        .mtime(1000)
+        .entry(Entry::new("b", Kind::HardLink("a".to_owned()), 0o640))
+        .mtime(2000)
+        .xattr("user.note", b"late")
+        .symlink("s", "a")
+        .entry(Entry::new("t", Kind::HardLink("s".to_owned()), 0o600))
+        .mtime(3000)
+        .file("c", "x", 0o644)
+        .entry(Entry::new("c", Kind::HardLink("c".to_owned()), 0o600));
+    scene.apply(&layer).unwrap();
+    let stat = |path: &str| fs::symlink_metadata(scene.root().join(path)).unwrap();
+    for path in ["a", "b"] {
+        let metadata = stat(path);
+        assert_eq!(
+            (metadata.mode() & 0o7777, metadata.mtime(), metadata.nlink()),
+            (0o640, 2000, 2),
+            "{path}"
+        );
+    }
+    let mut value = [0; 8];
+    assert_eq!(rustix::fs::getxattr(scene.root().join("a"), "user.note", &mut value).unwrap(), 4);
+    // Of a link that is linked, the times alone; what it points at is left alone.
+    assert_eq!((stat("s").mtime(), stat("t").ino()), (3000, stat("s").ino()));
+    assert_eq!(stat("c").mode() & 0o7777, 0o600, "a link to itself");
+}
+
+#[test]
+fn files_that_aufs_kept_aside_are_there_for_links_and_then_gone() {
+    let scene = Scene::new();
+    let layer = Layer::new()
+        .dir("./", 0o755)
+        .mtime(1000)
+        .dir(".wh..wh.aufs", 0o700)
+        .dir(".wh..wh.plnk", 0o700)
+        .file(".wh..wh.plnk/1.2", "kept", 0o640)
+        .file(".wh..wh.plnk/3.4", "unused", 0o644)
+        .file(".wh..wh.plnk/d/1.2", "deeper", 0o644)
+        .entry(Entry::new("bin/a", Kind::HardLink(".wh..wh.plnk/1.2".to_owned()), 0o640))
+        .entry(Entry::new("b", Kind::HardLink("/.wh..wh.plnk/1.2".to_owned()), 0o640));
+    scene.apply(&layer).unwrap();
+    let stat = |path: &str| fs::symlink_metadata(scene.root().join(path)).unwrap();
+    assert_eq!(fs::read_to_string(scene.root().join("bin/a")).unwrap(), "kept");
+    assert_eq!((stat("b").ino(), stat("b").nlink()), (stat("bin/a").ino(), 2));
+    let mut names: Vec<_> = fs::read_dir(scene.root()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["b", "bin"]);
+    assert_eq!(stat("").mtime(), 1000, "the root's own time comes last");
+    for links in [".wh..wh.plnk/d/1.2", ".wh..wh.plnk/5.6", ".wh..wh.orph/1.2"] {
+        let layer = Layer::new().file(".wh..wh.plnk/1.2", "x", 0o644).hard_link("a", links);
+        assert!(problem(Scene::new().apply(&layer)).contains("does not have"), "{links}");
+    }
+}
+
+#[test]
 fn hostile_layers_are_refused_or_stay_inside() {
     let refused: Vec<(Layer, &str)> = vec![
         (Layer::new().file("../canary/secret", "x", 0o644), "leaves the image's root"),

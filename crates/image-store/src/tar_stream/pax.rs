@@ -36,7 +36,7 @@ pub(super) fn get<'a>(records: &'a Records, key: &str) -> Option<&'a [u8]> {
     value.filter(|value| !value.is_empty())
 }
 
-pub(super) fn number(records: &Records, key: &str) -> Parsed<Option<u64>> {
+pub(super) fn number<T: std::str::FromStr>(records: &Records, key: &str) -> Parsed<Option<T>> {
     let Some(value) = get(records, key) else {
         return Ok(None);
     };

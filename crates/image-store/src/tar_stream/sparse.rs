@@ -53,7 +53,7 @@ pub(super) fn from_pax<R: Read>(
             String::from_utf8_lossy(map).split(',').map(|n| n.parse().ok()).collect();
         return segments(&numbers.ok_or("bad sparse map")?, real_size(records)?).map(Some);
     }
-    if pax::number(records, "GNU.sparse.major")? == Some(1) {
+    if pax::number(records, "GNU.sparse.major")? == Some(1_u64) {
         let size = real_size(records)?;
         return segments(&read_map(stream)?, size).map(Some);
     }

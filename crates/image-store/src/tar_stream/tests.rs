@@ -93,6 +93,82 @@ fn links_have_no_data_whatever_their_size_says() {
     assert_eq!(members.iter().map(|(m, _)| m.path.as_slice()).collect::<Vec<_>>(), [b"l", b"b"]);
 }
 
+#[test]
+fn numbers_are_octal_or_of_gnus_form() {
+    let field = |text: &[u8], length: usize| {
+        let mut field = text.to_vec();
+        field.resize(length, 0);
+        number(&field, "uid").ok()
+    };
+    for (text, length, expected) in [
+        (&b"0000755\0"[..], 8, Some(0o755)),
+        (b"   755 \0", 8, Some(0o755)),
+        (b"\0\x20755", 8, Some(0o755)),
+        (b"", 8, Some(0)),
+        (b"       ", 8, Some(0)),
+        (b"77777777777", 12, Some(0o77_777_777_777)),
+        (b"8", 8, None),
+        (b"-1", 8, None),
+        (b"7\xff", 8, None),
+        (b"\x80\0\0\0\xb2\xd0\x5e\0", 8, Some(3_000_000_000)),
+        (b"\xff\xff\xff\xff\xff\xff\xff\xfe", 8, Some(-2)),
+        (b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xfc\x17", 12, Some(-1001)),
+        (b"\x80\0\0\0\x7f\xff\xff\xff\xff\xff\xff\xff", 12, Some(i64::MAX)),
+        (b"\xff\xff\xff\xff\x80\0\0\0\0\0\0\0", 12, Some(i64::MIN)),
+        (b"\x80\0\0\0\x80\0\0\0\0\0\0\0", 12, None),
+        (b"\xff\xff\xff\xff\x7f\xff\xff\xff\xff\xff\xff\xff", 12, None),
+        (b"\xc0\0\0\0\0\0\0\0\0\0\0\0", 12, None),
+    ] {
+        assert_eq!(field(text, length), expected, "{text:?}");
+    }
+}
+
+#[test]
+fn negative_owners_and_times_are_read_and_a_negative_size_is_not() {
+    let negative = |set: fn(&mut tar::OldHeader)| {
+        let mut header = Header::new_gnu();
+        header.set_path("f").unwrap();
+        header.set_size(0);
+        set(header.as_old_mut());
+        header.set_cksum();
+        all(header.as_bytes()).map(|members| (members[0].0.uid, members[0].0.mtime.0))
+    };
+    assert_eq!(negative(|header| header.uid = (-2_i64).to_be_bytes()), Ok((-2, 0)));
+    assert_eq!(negative(|header| header.mtime = [0xff; 12]), Ok((0, -1)));
+    assert!(negative(|header| header.size = [0xff; 12]).unwrap_err().contains("bad size"));
+}
+
+#[test]
+fn the_end_is_two_blocks_of_zeros_and_members_after_a_lone_one_are_not_lost() {
+    let one = built(&[("a", b"1")]);
+    let member = &one[..1024];
+    let zeros = |count: usize| vec![0; 512 * count];
+    let count = |parts: &[&[u8]]| all(&parts.concat()).map(|members| members.len());
+    for end in [0, 1, 2, 3, 20] {
+        assert_eq!(count(&[member, &zeros(end)]), Ok(1), "{end} blocks");
+    }
+    assert_eq!(count(&[member, &zeros(1), &[0; 100]]), Ok(1), "a cut second block");
+    assert_eq!(count(&[member, &zeros(2), member]), Ok(1), "whatever follows the end");
+    for rest in [member, &b"x"[..], &[1; 512]] {
+        let error = count(&[member, &zeros(1), rest]).unwrap_err();
+        assert!(error.contains("lone block of zeros"), "{error}");
+    }
+}
+
+#[test]
+fn checksums_of_signed_bytes_are_taken() {
+    let mut header = Header::new_gnu();
+    header.set_path("f\u{fc}").unwrap();
+    header.set_size(0);
+    let bytes = header.as_mut_bytes();
+    bytes[148..156].fill(b' ');
+    let sum: i64 = bytes.iter().map(|byte| i64::from(byte.cast_signed())).sum();
+    bytes[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    assert_eq!(all(header.as_bytes()).unwrap()[0].0.path, "f\u{fc}".as_bytes());
+    header.as_mut_bytes()[0] = b'g';
+    assert!(all(header.as_bytes()).unwrap_err().contains("checksum"));
+}
+
 proptest! {
     #[test]
     fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..3000)) {

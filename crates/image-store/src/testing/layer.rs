@@ -109,10 +109,13 @@ impl Layer {
         self.entry(Entry::new(path, Kind::Symlink(target.to_owned()), 0o777))
     }
 
-    /// Adds a hard link to an earlier path of this layer.
+    /// Adds a hard link to an earlier path of this layer, with the header of that file, as programs write them.
     #[must_use]
     pub fn hard_link(self, path: &str, target: &str) -> Self {
-        self.entry(Entry::new(path, Kind::HardLink(target.to_owned()), 0o644))
+        let plain = |path: &[u8]| String::from_utf8_lossy(path).trim_start_matches(['.', '/']).to_owned();
+        let file = self.entries.iter().rfind(|entry| plain(&entry.path) == plain(target.as_bytes()));
+        let header = file.cloned().unwrap_or_else(|| Entry::new(target, Kind::Fifo, 0o644));
+        self.entry(Entry { path: path.into(), kind: Kind::HardLink(target.to_owned()), ..header })
     }
 
     /// Adds the marker that deletes `path` of lower layers.
