@@ -13,6 +13,7 @@ use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::sandbox::request::{clean_absolute, invalid};
 use crate::sandbox::status::nanoseconds;
+use crate::spec::user::image_user;
 
 /// All images, or the one that matches.
 pub(crate) fn list(ctx: &Context, filter: Option<&v1::ImageFilter>) -> Result<Vec<v1::Image>> {
@@ -99,7 +100,8 @@ fn reference<'a>(operation: &'static str, image: Option<&'a v1::ImageSpec>) -> R
 }
 
 fn item(image: &Image) -> v1::Image {
-    let (uid, username) = user(&image.config.user);
+    let (uid, username) = image_user(&image.config.user);
+    let uid = uid.map(|uid| v1::Int64Value { value: uid.into() });
     v1::Image {
         id: image.id.clone(),
         repo_tags: image.repo_tags.clone(),
@@ -113,15 +115,6 @@ fn item(image: &Image) -> v1::Image {
             ..Default::default()
         }),
         pinned: image.pinned,
-    }
-}
-
-/// The user without its group: a number or a name; nothing where the image names none.
-fn user(user: &str) -> (Option<v1::Int64Value>, String) {
-    let user = user.split(':').next().unwrap_or_default();
-    match user.parse::<i64>() {
-        Ok(value) => (Some(v1::Int64Value { value }), String::new()),
-        Err(_) => (None, user.to_owned()),
     }
 }
 
@@ -146,17 +139,4 @@ fn info(image: &Image) -> HashMap<String, String> {
         },
     });
     HashMap::from([("info".to_owned(), document.to_string())])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn users_are_numbers_or_names() {
-        let uid = |value| Some(v1::Int64Value { value });
-        assert_eq!(user("1002:users"), (uid(1002), String::new()));
-        assert_eq!(user("www-data:100"), (None, "www-data".to_owned()));
-        assert_eq!(user(""), (None, String::new()));
-    }
 }

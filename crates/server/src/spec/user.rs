@@ -21,6 +21,9 @@ use hull_image_store::ImageConfig;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use super::{SpecError, security_context};
+use accounts::Who;
+
+mod accounts;
 
 /// Larger files are refused. Directories of a whole company fit.
 const LARGEST: u64 = 16 << 20;
@@ -93,6 +96,16 @@ const FIELD_NAME: &str = "linux.security_context.run_as_username";
 const FIELD_GROUP: &str = "linux.security_context.run_as_group";
 const FIELD_GROUPS: &str = "linux.security_context.supplemental_groups";
 
+/// The user of an image's `user[:group]` as ImageStatus shows it: its uid or its name, one of them. A number that
+/// cannot be an id is shown as a name: [`resolve_user`] refuses it, and nobody who must not be root may take it for a uid.
+pub fn image_user(spec: &str) -> (Option<u32>, String) {
+    let user = spec.split(':').next().unwrap_or_default();
+    match accounts::who(user) {
+        Ok(Who::Id(uid)) => (Some(uid), String::new()),
+        Ok(Who::Name(_)) | Err(_) => (None, user.to_owned()),
+    }
+}
+
 /// Looks the user up below `rootfs`, which must be the container's mounted root. Blocks on files.
 pub fn resolve_user(rootfs: &Path, want: UserRequest) -> Result<ResolvedUser, SpecError> {
     if want.gid.is_some() && want.uid.is_none() && want.name.is_empty() {
@@ -103,25 +116,26 @@ pub fn resolve_user(rootfs: &Path, want: UserRequest) -> Result<ResolvedUser, Sp
     let gid = want.gid.map(|gid| id(FIELD_GROUP, gid)).transpose()?;
     let groups = want.groups.iter().map(|gid| id(FIELD_GROUPS, *gid)).collect::<Result<Vec<_>, _>>()?;
 
+    let (spec, asked_by) =
+        if want.name.is_empty() { (&want.image_user, "the image's User") } else { (&want.name, FIELD_NAME) };
+    let (user, named_group) = match want.uid {
+        Some(uid) => (Who::Id(id(FIELD_USER, uid)?), None),
+        None => accounts::split(spec, asked_by)?,
+    };
+
     let passwd = read_in_root(rootfs, "etc/passwd")?;
     let group_file = read_in_root(rootfs, "etc/group")?;
-    let spec = if want.name.is_empty() { want.image_user.as_str() } else { want.name.as_str() };
-    let (user, named_group) = match want.uid {
-        Some(uid) => (Who::Uid(id(FIELD_USER, uid)?), None),
-        None => split(spec),
-    };
-    let asked_by = if want.name.is_empty() { "the image's User" } else { FIELD_NAME };
-    let account = find_user(&passwd, &user, asked_by)?;
+    let account = accounts::find_user(&passwd, user, asked_by)?;
     let primary = match (gid, named_group) {
         (Some(gid), _) => gid,
-        (None, Some(group)) => find_group(&group_file, group, asked_by)?,
+        (None, Some(group)) => accounts::find_group(&group_file, group, asked_by)?,
         (None, None) => account.gid,
     };
     let mut all = groups;
     if want.policy == GroupsPolicy::Merge
         && let Some(name) = &account.name
     {
-        all.extend(memberships(&group_file, name));
+        all.extend(accounts::memberships(&group_file, name));
     }
     all.push(primary);
     all.sort_unstable();
@@ -137,89 +151,6 @@ fn id(field: &str, value: i64) -> Result<u32, SpecError> {
         ));
     }
     u32::try_from(value).map_err(|_| SpecError::invalid(field, format!("{value} is not an id")))
-}
-
-/// A user, as asked for.
-enum Who<'a> {
-    Uid(u32),
-    Name(&'a str),
-}
-
-/// A user, as found.
-struct Account {
-    uid: u32,
-    gid: u32,
-    name: Option<String>,
-}
-
-/// Takes `user[:group]` apart. An empty user is root.
-fn split(spec: &str) -> (Who<'_>, Option<&str>) {
-    let (user, group) = match spec.split_once(':') {
-        Some((user, group)) => (user, Some(group).filter(|group| !group.is_empty())),
-        None => (spec, None),
-    };
-    match user {
-        "" => (Who::Uid(0), group),
-        _ => (number(user).map_or(Who::Name(user), Who::Uid), group),
-    }
-}
-
-/// Digits alone, in range. `+1` parses as an integer but is a name.
-fn number(text: &str) -> Option<u32> {
-    if !text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    text.parse().ok().filter(|it| i64::from(*it) <= LARGEST_ID)
-}
-
-/// `name:password:uid:gid:...`. A uid without a line is fine, a name without one is not.
-fn find_user(passwd: &str, who: &Who<'_>, asked_by: &'static str) -> Result<Account, SpecError> {
-    for line in passwd.lines() {
-        let mut fields = line.split(':');
-        let (Some(name), Some(_), Some(uid), Some(gid)) =
-            (fields.next(), fields.next(), fields.next(), fields.next())
-        else {
-            continue;
-        };
-        let (Some(uid), Some(gid)) = (number(uid), number(gid)) else { continue };
-        let found = match who {
-            Who::Uid(wanted) => uid == *wanted,
-            Who::Name(wanted) => name == *wanted,
-        };
-        if found {
-            return Ok(Account { uid, gid, name: Some(name.to_owned()) });
-        }
-    }
-    match who {
-        Who::Uid(uid) => Ok(Account { uid: *uid, gid: 0, name: None }),
-        Who::Name(name) => Err(SpecError::UnknownUser { asked_by, name: (*name).to_owned() }),
-    }
-}
-
-/// The gid of a group: a number, or a name of `name:password:gid:members`.
-fn find_group(file: &str, wanted: &str, asked_by: &'static str) -> Result<u32, SpecError> {
-    if let Some(gid) = number(wanted) {
-        return Ok(gid);
-    }
-    group_lines(file)
-        .find(|(name, ..)| *name == wanted)
-        .map(|(_, gid, _)| gid)
-        .ok_or_else(|| SpecError::UnknownGroup { asked_by, name: wanted.to_owned() })
-}
-
-/// The gids of the groups that list the user.
-fn memberships<'a>(file: &'a str, user: &'a str) -> impl Iterator<Item = u32> + 'a {
-    group_lines(file)
-        .filter(move |(_, _, members)| members.split(',').any(|it| it.trim() == user))
-        .map(|(_, gid, _)| gid)
-}
-
-fn group_lines(file: &str) -> impl Iterator<Item = (&str, u32, &str)> {
-    file.lines().filter_map(|line| {
-        let mut fields = line.split(':');
-        let (name, _, gid) = (fields.next()?, fields.next()?, number(fields.next()?)?);
-        Some((name, gid, fields.next().unwrap_or_default()))
-    })
 }
 
 /// Reads a file of the container; a missing one is empty.

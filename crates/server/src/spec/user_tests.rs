@@ -11,7 +11,8 @@ const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\n\
     bad:x:abc:5::/:\n\
     www:x:33:34:www:/var/www:/bin/false\n\
     ada:x:1000:1001::/home/ada:/bin/sh\n";
-const GROUP: &str = "root:x:0:\nwww:x:34:\nstaff:x:50:ada,www\nextra:x:50000:ada\nbroken\nada:x:1001:\n";
+const GROUP: &str =
+    "root:x:0:\nwww:x:34:\nstaff:x:50:ada,www\nodd:x:many:ada\nextra:x:50000:ada\nbroken\nada:x:1001:\n";
 
 fn root() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
@@ -79,15 +80,19 @@ fn errors_name_the_cause() {
         ),
         (
             UserRequest { image_user: "bad".into(), ..want() },
-            "the image's User: user \"bad\" is not in the image's /etc/passwd",
-        ),
-        (
-            UserRequest { image_user: "+1".into(), ..want() },
-            "the image's User: user \"+1\" is not in the image's /etc/passwd",
+            "the image's User: user \"bad\" has no usable uid and gid in the image's /etc/passwd",
         ),
         (
             UserRequest { image_user: "99999999999".into(), ..want() },
-            "the image's User: user \"99999999999\" is not in the image's /etc/passwd",
+            "the image's User: \"99999999999\" is out of range: ids go from 0 to 2147483647",
+        ),
+        (
+            UserRequest { name: "1000:-1".into(), ..want() },
+            "linux.security_context.run_as_username: \"-1\" is out of range: ids go from 0 to 2147483647",
+        ),
+        (
+            UserRequest { image_user: "ada:odd".into(), ..want() },
+            "the image's User: group \"odd\" has no usable gid in the image's /etc/group",
         ),
         (
             UserRequest { name: "ada:crew".into(), ..want() },
@@ -108,6 +113,85 @@ fn errors_name_the_cause() {
     ];
     for (request, message) in cases {
         assert_eq!(resolve_user(dir.path(), request).unwrap_err().to_string(), message);
+    }
+}
+
+/// What moby/sys/user makes of the files: short and padded lines, signs, numbers that are no names.
+#[test]
+fn lines_and_strings_are_read_as_the_peers_read_them() {
+    let dir = root();
+    let (passwd, group) = (dir.path().join("etc/passwd"), dir.path().join("etc/group"));
+    for (lines, groups, user, expected) in [
+        ("app:x:1000", "", "app", (1000, 0, vec![0])),
+        ("app:x:1000::app:/home/app:/bin/sh", "", "app", (1000, 0, vec![0])),
+        ("  app:x:1000:1001::/home/app:/bin/sh  \r\n", "", "app", (1000, 1001, vec![1001])),
+        ("\n\n\tapp:x:1000:1001\n", "", "app", (1000, 1001, vec![1001])),
+        ("app:x:+1000:+7", "", "app", (1000, 7, vec![7])),
+        ("app", "", "app", (0, 0, vec![0])),
+        ("app:x:1:1\napp:x:2:2", "", "app", (1, 1, vec![1])),
+        ("app:x:1000:1001:a:b:c:d:e", "", "1000", (1000, 1001, vec![1001])),
+        ("+1000:x:0:0", "", "+1000", (1000, 0, vec![0])),
+        ("1000:x:0:0", "", "1000", (1000, 0, vec![0])),
+        ("007:x:0:0", "", "007", (7, 0, vec![0])),
+        ("-0:x:5:5", "", "-0", (0, 0, vec![0])),
+        ("+:x:5:6", "", "+", (5, 6, vec![6])),
+        ("0x1:x:5:6", "", "0x1", (5, 6, vec![6])),
+        ("# root\nroot:x:0:3", "g:x:9:root", "", (0, 3, vec![3, 9])),
+        ("odd:x:1000:many", "", "1000", (1000, 0, vec![0])),
+        ("odd:x::5\nroot:x:0:3", "", "0", (0, 3, vec![3])),
+        (
+            "app:x:1000:1001",
+            "  g:x:5:app\n#h:x:6:app\ni:x\nj:x::app\nk:x:many:app\nl:x:8: app",
+            "app",
+            (1000, 1001, vec![0, 5, 1001]),
+        ),
+        ("", "\tg:x:5", "1:g", (1, 5, vec![5])),
+        ("", "7:x:5:", "1:7", (1, 7, vec![7])),
+        ("", "g", "1:g", (1, 0, vec![0])),
+        ("", "", "1:+7", (1, 7, vec![7])),
+    ] {
+        fs::write(&passwd, lines).unwrap();
+        fs::write(&group, groups).unwrap();
+        let got = resolve_user(dir.path(), UserRequest { image_user: user.into(), ..want() });
+        let (uid, gid, groups) = expected;
+        assert_eq!(got.unwrap(), ResolvedUser { uid, gid, groups }, "{lines:?} {user:?}");
+    }
+    // Never a name, whatever the file says, and never root.
+    for user in
+        ["99999999999", "4294967296", "4294967295", "2147483648", "-1", "99999999999999999999999", "1:-1"]
+    {
+        fs::write(&passwd, format!("{user}:x:0:0::/:/bin/sh\n")).unwrap();
+        let got = resolve_user(dir.path(), UserRequest { image_user: user.into(), ..want() });
+        assert!(matches!(got, Err(SpecError::Invalid { .. })), "{user}: {got:?}");
+    }
+    for uid in ["root", "-1", "4294967295", "99999999999", "1 000", "0x5"] {
+        fs::write(&passwd, format!("app:x:{uid}:5::/:/bin/sh\n")).unwrap();
+        let got = resolve_user(dir.path(), UserRequest { image_user: "app".into(), ..want() });
+        assert!(matches!(got, Err(SpecError::Invalid { .. })), "{uid}: {got:?}");
+    }
+}
+
+#[test]
+fn image_status_shows_the_user_that_create_uses() {
+    let dir = tempfile::tempdir().unwrap();
+    for (user, uid, name) in [
+        ("", None, ""),
+        (":7", None, ""),
+        ("1002:users", Some(1002), ""),
+        ("+1000", Some(1000), ""),
+        ("www-data:100", None, "www-data"),
+        ("99999999999", None, "99999999999"),
+        ("4294967296", None, "4294967296"),
+        ("-1", None, "-1"),
+    ] {
+        assert_eq!(image_user(user), (uid, name.to_owned()), "{user}");
+        let user = user.split(':').next().unwrap().to_owned();
+        let made = resolve_user(dir.path(), UserRequest { image_user: user.clone(), ..want() });
+        match uid {
+            Some(uid) => assert_eq!(made.unwrap().uid, uid),
+            None if name.is_empty() => assert_eq!(made.unwrap().uid, 0),
+            None => assert!(made.is_err(), "{user}"),
+        }
     }
 }
 
