@@ -135,16 +135,17 @@ fn shm(files: &PodFiles) -> impl Iterator<Item = Mount> {
     files.shm.iter().map(move |source| bind("/dev/shm", source, &options))
 }
 
-/// The pod's files. Writable as in any other container, unless the root is not.
+/// The pod's files. Writable as in any other container, unless the root is not; the node's own is never: what one
+/// container wrote to it would hold for the whole node.
 fn pod_files(files: &PodFiles, read_only: bool) -> impl Iterator<Item = Mount> {
     let access = if read_only { "ro" } else { "rw" };
     [
-        ("/etc/resolv.conf", &files.resolv_conf),
-        ("/etc/hostname", &files.hostname),
-        ("/etc/hosts", &files.hosts),
+        ("/etc/resolv.conf", &files.resolv_conf, access),
+        ("/etc/hostname", &files.hostname, access),
+        ("/etc/hosts", &files.hosts, "ro"),
     ]
     .into_iter()
-    .filter_map(move |(destination, source)| {
+    .filter_map(move |(destination, source, access)| {
         let options = ["bind", access, "nosuid", "nodev", "noexec"];
         source.as_ref().map(|source| bind(destination, source, &options))
     })

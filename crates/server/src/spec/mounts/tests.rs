@@ -71,6 +71,63 @@ fn the_defaults() {
     assert_eq!(options(&list, "/etc/resolv.conf"), strings(&["bind", "rw", "nosuid", "nodev", "noexec"]));
 }
 
+/// The table of docs/operators.md, "What containers see of the node".
+#[test]
+fn nothing_of_the_node_is_writable_that_was_not_asked_for() {
+    let hosts = |it: &mut Fixture| it.files.hosts = Some("/etc/hosts".into());
+    let host_shm = |it: &mut Fixture| it.files.shm = Some("/dev/shm".into());
+    type Change<'a> = &'a dyn Fn(&mut Fixture);
+    let pods: [(&str, Change<'_>, &[&str]); 6] = [
+        ("usual", &|_| (), &[]),
+        ("host network", &|it| hosts(it), &[]),
+        (
+            "host network, privileged",
+            &|it| {
+                hosts(it);
+                it.make_privileged();
+            },
+            &[],
+        ),
+        // Asked for: the ipc namespace is what this directory belongs to.
+        ("host ipc", &|it| host_shm(it), &["/dev/shm"]),
+        (
+            "user namespace, host network",
+            &|it| {
+                it.make_user_namespace();
+                hosts(it);
+                it.namespaces.network = None;
+            },
+            &[],
+        ),
+        (
+            "user namespace, host network, no recursive mounts",
+            &|it| {
+                it.make_user_namespace();
+                hosts(it);
+                it.namespaces.network = None;
+                it.handler.recursive_read_only = false;
+            },
+            &[],
+        ),
+    ];
+    for (pod, change, asked_for) in pods {
+        let list = mounts_with(Vec::new(), change);
+        for mount in list.iter().filter(|mount| mount.typ().as_deref() == Some("bind")) {
+            let (source, destination) = (mount.source().clone().unwrap(), mount.destination());
+            let options = mount.options().clone().unwrap_or_default();
+            let pods_own = source.starts_with("/run/pod");
+            let read_only = options.iter().any(|option| option == "ro" || option == "rro");
+            let asked = asked_for.iter().any(|path| destination == Path::new(path));
+            assert!(pods_own || read_only || asked, "{pod}: {mount:?}");
+        }
+        let sources: Vec<_> = list.iter().filter_map(|mount| mount.source().clone()).collect();
+        let own = ["proc", "tmpfs", "sysfs", "devpts", "mqueue", "cgroup", "/etc/hosts", "/dev/shm", "/sys"];
+        for source in sources.iter().filter(|source| !source.starts_with("/run/pod")) {
+            assert!(own.iter().any(|own| source == Path::new(own)), "{pod}: {source:?} is not in the table");
+        }
+    }
+}
+
 #[test]
 fn privileged_and_read_only_roots() {
     let list = mounts_with(Vec::new(), Fixture::make_privileged);
