@@ -43,6 +43,8 @@ pub const CA: &str = include_str!("../tests/data/ca.pem");
 pub const CLIENT_CERTIFICATE: &str = include_str!("../tests/data/client.pem");
 /// The key of the client certificate.
 pub const CLIENT_KEY: &str = include_str!("../tests/data/client.key");
+/// A server's certificate as Docker's guide makes it for a registry: its own authority (CA:TRUE), in PEM.
+pub const SELF_SIGNED: &str = include_str!("../tests/data/self.pem");
 
 /// What happens to one request in place of the right answer.
 #[derive(Debug, Clone)]
@@ -136,7 +138,15 @@ impl TestRegistry {
 
     /// Starts one that speaks https with a certificate of [`CA`]; `clients`: and wants one of its clients.
     pub async fn start_tls(clients: bool) -> Self {
-        Self::serve(Some(TlsAcceptor::from(Arc::new(server_config(clients))))).await
+        let (chain, key) =
+            (include_str!("../tests/data/server.pem"), include_str!("../tests/data/server.key"));
+        Self::serve(Some(TlsAcceptor::from(Arc::new(server_config(clients, chain, key))))).await
+    }
+
+    /// Starts one that speaks https with [`SELF_SIGNED`].
+    pub async fn start_self_signed() -> Self {
+        let config = server_config(false, SELF_SIGNED, include_str!("../tests/data/self.key"));
+        Self::serve(Some(TlsAcceptor::from(Arc::new(config)))).await
     }
 
     async fn serve(tls: Option<TlsAcceptor>) -> Self {
@@ -248,11 +258,11 @@ async fn connection(stream: TcpStream, tls: Option<TlsAcceptor>, state: Arc<Mute
     };
 }
 
-fn server_config(clients: bool) -> ServerConfig {
+fn server_config(clients: bool, chain: &'static str, key: &str) -> ServerConfig {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let pem = |text: &'static str| CertificateDer::from_pem_slice(text.as_bytes()).unwrap();
-    let chain = vec![pem(include_str!("../tests/data/server.pem"))];
-    let key = PrivateKeyDer::from_pem_slice(include_bytes!("../tests/data/server.key")).unwrap();
+    let chain = vec![pem(chain)];
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));
     let builder = builder.with_safe_default_protocol_versions().unwrap();
     let builder = if clients {

@@ -17,6 +17,10 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use crate::hosts::TlsFiles;
 use crate::{Error, Result};
 
+mod server;
+
+const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
+
 /// The configuration for one server. Blocks.
 pub(crate) fn config(files: &TlsFiles) -> Result<ClientConfig> {
     let provider = Arc::new(aws_lc_rs::default_provider());
@@ -41,9 +45,11 @@ pub(crate) fn config(files: &TlsFiles) -> Result<ClientConfig> {
                            the registry's as `ca` in its hosts.toml";
             return Err(Error::File { file: PathBuf::from("TLS"), problem: problem.to_owned() });
         }
-        WebPkiServerVerifier::builder_with_provider(roots, provider)
+        let algorithms = provider.signature_verification_algorithms;
+        let webpki = WebPkiServerVerifier::builder_with_provider(Arc::clone(&roots), provider)
             .build()
-            .map_err(|error| Error::File { file: PathBuf::from("TLS"), problem: error.to_string() })?
+            .map_err(|error| Error::File { file: PathBuf::from("TLS"), problem: error.to_string() })?;
+        Arc::new(server::Verifier::new(webpki, roots, algorithms))
     };
     let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
     let mut config = if keys.is_empty() {
@@ -64,13 +70,35 @@ fn authorities(files: &[PathBuf]) -> Result<RootCertStore> {
     // Machines carry certificates that no standard allows; the others are good all the same.
     roots.add_parsable_certificates(native.certs);
     for file in files {
-        let certificates = certificates(file)?;
-        for certificate in certificates {
-            let bad = |error: rustls::Error| Error::File { file: file.clone(), problem: error.to_string() };
-            roots.add(certificate).map_err(bad)?;
-        }
+        add_file(&mut roots, file)?;
     }
     Ok(roots)
+}
+
+/// Adds the certificates of a file. One that is damaged, or that no standard allows, does not spoil the others; a file
+/// without any that is good is an error.
+fn add_file(roots: &mut RootCertStore, file: &Path) -> Result<()> {
+    let bad = |problem: String| Error::File { file: file.to_owned(), problem };
+    let text = std::fs::read(file).map_err(|error| bad(format!("it cannot be read: {error}")))?;
+    let text = String::from_utf8_lossy(&text);
+    let (mut added, mut problem) = (false, "it has no certificate in PEM form".to_owned());
+    // Block by block: one without an end would take the next along.
+    for (at, _) in text.match_indices(BEGIN) {
+        let rest = &text[at..];
+        let end = rest[BEGIN.len()..].find(BEGIN).map_or(rest.len(), |next| BEGIN.len() + next);
+        let block = &rest[..end];
+        let certificate = CertificateDer::from_pem_slice(block.as_bytes()).map_err(|error| error.to_string());
+        let result = certificate.and_then(|it| roots.add(it).map_err(|error| error.to_string()));
+        match result {
+            Ok(()) => added = true,
+            Err(error) => {
+                let line = text[..at].lines().count() + 1;
+                tracing::warn!(file = %file.display(), line, %error, "a certificate of an authority is skipped");
+                problem = format!("line {line}: no usable certificate: {error}");
+            }
+        }
+    }
+    if added { Ok(()) } else { Err(bad(problem)) }
 }
 
 fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>> {

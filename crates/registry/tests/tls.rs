@@ -5,7 +5,7 @@
 mod common;
 
 use common::{IMAGE, IMAGE_TYPE, open, with_hosts};
-use hull_registry::testing::{CA, CLIENT_CERTIFICATE, CLIENT_KEY, TestRegistry};
+use hull_registry::testing::{CA, CLIENT_CERTIFICATE, CLIENT_KEY, SELF_SIGNED, TestRegistry};
 use hull_registry::{Config, Error, Proxy, Result, Version};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
@@ -46,6 +46,46 @@ async fn an_authority_is_trusted_when_the_configuration_names_it() {
     std::fs::remove_file(dir.path().join(&host).join("hosts.toml")).unwrap();
     std::fs::rename(dir.path().join(&host).join("ca.pem"), dir.path().join(&host).join("ca.crt")).unwrap();
     pull(dir.path(), &host).await.unwrap();
+}
+
+/// Docker's guide: `openssl req -x509`, and the certificate as `ca.crt` on the nodes.
+#[tokio::test]
+async fn a_self_signed_certificate_serves_where_it_is_trusted() {
+    let registry = TestRegistry::start_self_signed().await;
+    registry.put_manifest("team/app", "1", IMAGE_TYPE, IMAGE.as_bytes());
+    let (dir, host) = (tempfile::tempdir().unwrap(), registry.host());
+    let files = dir.path().join(&host);
+    std::fs::create_dir(&files).unwrap();
+    let trust = |text: &str| std::fs::write(files.join("ca.crt"), text).unwrap();
+    trust(SELF_SIGNED);
+    pull(dir.path(), &host).await.unwrap();
+    trust(CA);
+    let error = pull(dir.path(), &host).await.unwrap_err();
+    assert!(matches!(error, Error::Connect { .. }), "{error}");
+    assert!(
+        error.to_string().contains("UnknownIssuer") && error.to_string().contains("hosts.toml"),
+        "{error}"
+    );
+
+    // Damaged blocks before and behind, one of them without an end.
+    let begin = "-----BEGIN CERTIFICATE-----\n";
+    let end = "-----END CERTIFICATE-----\n";
+    let bad = format!("{begin}bm90IG9uZQ==\n{end}");
+    for text in [
+        format!("{bad}{SELF_SIGNED}"),
+        format!("{SELF_SIGNED}{bad}"),
+        format!("{begin}%%%\n{end}words\n{SELF_SIGNED}{begin}cut"),
+        format!("{begin}cut\n{SELF_SIGNED}"),
+        format!("{CLIENT_KEY}{SELF_SIGNED}"),
+    ] {
+        trust(&text);
+        pull(dir.path(), &host).await.unwrap_or_else(|error| panic!("{text}: {error}"));
+    }
+    for text in ["", "words", &bad, CLIENT_KEY] {
+        trust(text);
+        let error = pull(dir.path(), &host).await.unwrap_err().to_string();
+        assert!(error.contains("ca.crt") && error.contains("certificate"), "{error}");
+    }
 }
 
 #[tokio::test]
