@@ -12,6 +12,7 @@
 //! image id, never a name.
 
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::str::FromStr;
 
 use crate::digest::{is_hex, is_hex64};
@@ -21,6 +22,8 @@ use crate::{Error, Result};
 const DEFAULT_REGISTRY: &str = "docker.io";
 /// Longest domain and path together (distribution grammar).
 const MAX_NAME: usize = 255;
+/// Longest part of a host name between dots (RFC 1035).
+const MAX_LABEL: usize = 63;
 /// Longest tag.
 const MAX_TAG: usize = 128;
 
@@ -182,23 +185,29 @@ fn is_domain(text: &str) -> bool {
     text.contains(['.', ':']) || text == "localhost" || text.bytes().any(|b| b.is_ascii_uppercase())
 }
 
-/// `host[:port]`, where host is dot-separated labels or an IPv6 address in brackets.
+/// `host[:port]`, where host is dot-separated labels or an IPv6 address in brackets. What could never be connected to is no
+/// name of a registry.
 fn check_domain(domain: &str) -> Parsed<()> {
     let bad = || Err(format!("{:?} is not a registry (host or host:port)", shown(domain)));
     let (host, port) = match domain.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
         _ => (domain, None),
     };
-    if port.is_some_and(|port| port.is_empty() || !port.bytes().all(|b| b.is_ascii_digit())) {
-        return bad();
+    if let Some(port) = port {
+        if port.is_empty() || !port.bytes().all(|b| b.is_ascii_digit()) {
+            return bad();
+        }
+        if !port.parse::<u16>().is_ok_and(|port| port > 0) {
+            return Err(format!("{:?} is not a registry: a port is 1 to 65535", shown(domain)));
+        }
     }
     if let Some(address) = host.strip_prefix('[') {
         let address = address.strip_suffix(']').unwrap_or("");
-        let good = address.contains(':') && address.bytes().all(|b| b == b':' || b.is_ascii_hexdigit());
-        return if good { Ok(()) } else { bad() };
+        return if address.parse::<Ipv6Addr>().is_ok() { Ok(()) } else { bad() };
     }
     let label = |label: &str| {
         !label.is_empty()
+            && label.len() <= MAX_LABEL
             && !label.starts_with('-')
             && !label.ends_with('-')
             && label.bytes().all(|b| b == b'-' || b.is_ascii_alphanumeric())
@@ -282,6 +291,9 @@ mod tests {
             ("localhost:5000/app", "localhost:5000/app:latest".to_owned()),
             ("Host/app", "Host/app:latest".to_owned()),
             ("[::1]:5000/app:x", "[::1]:5000/app:x".to_owned()),
+            ("[2001:db8::1]/app", "[2001:db8::1]/app:latest".to_owned()),
+            ("x.io:1/app", "x.io:1/app:latest".to_owned()),
+            ("x.io:65535/app", "x.io:65535/app:latest".to_owned()),
             ("registry.k8s.io/pause:3.9", "registry.k8s.io/pause:3.9".to_owned()),
             ("a/b__c/d-e---f/g.h_i", "docker.io/a/b__c/d-e---f/g.h_i:latest".to_owned()),
             (&format!("x.io/a:tag@sha256:{sha}"), format!("x.io/a@sha256:{sha}")),
@@ -307,6 +319,20 @@ mod tests {
             ("a___b", "component"),
             ("-x.io/a", "not a registry"),
             ("x.io:port/a", "not a registry"),
+            ("x.io:/a", "not a registry"),
+            ("x.io:-1/a", "not a registry"),
+            ("x.io:+1/a", "not a registry"),
+            ("x.io:0/a", "a port is 1 to 65535"),
+            ("x.io:65536/a", "a port is 1 to 65535"),
+            ("x.io:99999/a:tag", "a port is 1 to 65535"),
+            ("x.io:99999999999999999999/a", "a port is 1 to 65535"),
+            ("[::1]:99999/a", "a port is 1 to 65535"),
+            ("[::1]:/a", "not a registry"),
+            ("[::::::1]/a", "not a registry"),
+            ("[]/a", "not a registry"),
+            ("[1.2.3.4]:80/a", "not a registry"),
+            ("[::1/a", "not a registry"),
+            (&format!("{}.io/a", "x".repeat(64)), "not a registry"),
             ("a@sha256:12", "64 lower-case hex digits"),
             ("a@md5:12", "not known"),
             ("a@b@c", "not a digest"),

@@ -4,7 +4,7 @@
 use futures_util::TryStreamExt as _;
 use hull_cri_api::v1::*;
 
-use super::Fixture;
+use super::{Fixture, container, pod};
 
 fn named(image: &str) -> ImageSpec {
     ImageSpec { image: image.into(), ..Default::default() }
@@ -61,5 +61,36 @@ async fn are_listed_by_name_and_removed() {
     fixture.images.remove_image(request).await.unwrap();
     let request = ListImagesRequest { filter: filter("example.com/app:1") };
     assert!(fixture.images.list_images(request).await.unwrap().into_inner().images.is_empty());
+    fixture.server.shutdown().await;
+}
+
+#[tokio::test]
+async fn names_that_no_registry_can_have_are_refused_by_every_request() {
+    let mut fixture = Fixture::new().await;
+    let pod_id = fixture.run(pod("web")).await.unwrap();
+    for name in
+        ["registry.example:99999/a", "registry.example:0/a", "registry.example:/a", "[::1]:65536/a", "[1]/a"]
+    {
+        let image = Some(named(name));
+        let mut config = container("app");
+        config.image = image.clone();
+        let mut volume = container("app");
+        let mount =
+            Mount { container_path: "/v".into(), image: image.clone(), readonly: true, ..Mount::default() };
+        volume.mounts.push(mount);
+        let images = &mut fixture.images;
+        let answers = [
+            images.pull_image(PullImageRequest { image: image.clone(), ..Default::default() }).await.err(),
+            images.image_status(ImageStatusRequest { image: image.clone(), verbose: false }).await.err(),
+            images.remove_image(RemoveImageRequest { image }).await.err(),
+            fixture.create(&pod_id, config).await.err(),
+            fixture.create(&pod_id, volume).await.err(),
+        ];
+        for (number, error) in answers.into_iter().enumerate() {
+            let error = error.unwrap_or_else(|| panic!("{name} is taken by request {number}"));
+            assert_eq!(error.code(), tonic::Code::InvalidArgument, "{number}: {error}");
+            assert!(error.message().contains("is not a registry"), "{number}: {error}");
+        }
+    }
     fixture.server.shutdown().await;
 }
