@@ -13,6 +13,8 @@ pub(crate) struct Handler {
     pub(crate) kind: String,
     /// Empty for a mock.
     pub(crate) path: PathBuf,
+    /// More lines of its section.
+    pub(crate) keys: String,
 }
 
 /// What is written into the file.
@@ -65,6 +67,7 @@ impl Config {
             if !handler.path.as_os_str().is_empty() {
                 let _ = writeln!(text, "path = {}", quoted(&handler.path));
             }
+            text.push_str(&handler.keys);
         }
         let bins: Vec<String> = self.cni_bin_dirs.iter().map(|dir| quoted(dir)).collect();
         let _ = write!(

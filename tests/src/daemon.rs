@@ -57,7 +57,8 @@ impl Setup {
 
     /// A daemon on mock backends: needs no root.
     pub fn mock() -> Self {
-        let handler = Handler { name: "mock".into(), kind: "mock".into(), path: PathBuf::new() };
+        let handler =
+            Handler { name: "mock".into(), kind: "mock".into(), path: PathBuf::new(), keys: String::new() };
         let config = Config {
             mock: true,
             local_images: false,
@@ -126,7 +127,17 @@ impl Setup {
     /// Adds a runtime handler of a kind (`runc`, `crun`).
     #[must_use]
     pub fn handler(mut self, name: &str, kind: &str, path: &Path) -> Self {
-        self.config.handlers.push(Handler { name: name.into(), kind: kind.into(), path: path.to_owned() });
+        let (name, kind, keys) = (name.into(), kind.into(), String::new());
+        self.config.handlers.push(Handler { name, kind, path: path.to_owned(), keys });
+        self
+    }
+
+    /// Adds a line to the section of the handler that was added last.
+    #[must_use]
+    pub fn handler_key(mut self, line: &str) -> Self {
+        let handler = self.config.handlers.last_mut().expect("a handler");
+        handler.keys.push_str(line);
+        handler.keys.push('\n');
         self
     }
 

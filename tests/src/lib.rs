@@ -59,6 +59,8 @@ pub use fuse::{Answers, FuseFs};
 pub use hostnet::HostNet;
 pub use operator::Said;
 pub use pods::{Container, IMAGE, Pod};
+#[cfg(target_arch = "x86_64")]
+pub use programs::syscall_probe;
 pub use programs::{program, tool};
 pub use smallfs::{Lack, SmallFs};
 

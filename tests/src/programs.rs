@@ -43,3 +43,18 @@ pub(crate) fn find_tool(name: &str) -> Option<PathBuf> {
         .map(|dir| dir.join(name))
         .find(|candidate| candidate.is_file())
 }
+
+/// Compiles `tests/programs/syscall-probe.c`, which makes system calls through every interface of the processor.
+///
+/// # Panics
+/// When there is no C compiler, which linking Rust programs needs, too.
+#[cfg(target_arch = "x86_64")]
+pub fn syscall_probe(dir: &Path) -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("programs/syscall-probe.c");
+    let probe = dir.join("syscall-probe");
+    let options = ["-O1", "-static", "-nostdlib", "-ffreestanding", "-fno-stack-protector", "-no-pie", "-o"];
+    let compiled = std::process::Command::new(tool("cc")).args(options).arg(&probe).arg(&source).output();
+    let compiled = compiled.expect("run cc");
+    assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
+    probe
+}

@@ -10,6 +10,7 @@ use hull_image_store::testing::{Entry, Kind, Layer, busybox_builder};
 use hull_tests::{Cri, Daemon, Pod, Setup, program, real_runtime_ok, root_tests_enabled, runtimes};
 
 mod requests;
+mod sandboxing;
 mod stranger;
 use requests::{container, pod, security, sh, succeeds};
 use stranger::{STRANGER, Who};

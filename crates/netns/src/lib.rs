@@ -39,6 +39,7 @@ pub use dial::{Connection, DialRequest};
 pub use error::{Error, Result};
 pub use linux::{Helper, LinuxConfig, LinuxNetNs, enter};
 pub use mapping::{IdMapping, UserMappings};
+pub use request::refused_sysctl;
 
 /// Makes, verifies and removes pinned namespaces, and connects to what listens in them.
 #[async_trait]

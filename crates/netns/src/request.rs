@@ -67,6 +67,14 @@ fn validate_hostname(request: &CreateRequest) -> Result<()> {
     Err(Error::InvalidHostname { hostname: request.hostname.clone(), problem })
 }
 
+/// Why a pod with these namespaces cannot have its sysctls, with the name of the first that it cannot have.
+pub fn refused_sysctl(request: &CreateRequest) -> Option<(String, String)> {
+    request.sysctls.iter().find_map(|(name, value)| match sysctl(request, name, value) {
+        Err(Error::Sysctl { source, .. }) => Some((name.clone(), source.to_string())),
+        _ => None,
+    })
+}
+
 fn sysctl(request: &CreateRequest, name: &str, value: &str) -> Result<Sysctl> {
     let refuse = |problem: String| Error::Sysctl {
         name: name.to_owned(),
@@ -80,7 +88,11 @@ fn sysctl(request: &CreateRequest, name: &str, value: &str) -> Result<Sysctl> {
         refuse("it belongs to the whole node, not to a namespace; set it on the node".to_owned())
     })?;
     if !kind.asked(request) {
-        return Err(refuse(format!("the pod shares the host's {} namespace", kind.name())));
+        let kind = kind.name();
+        return Err(refuse(format!(
+            "the pod shares the host's {kind} namespace, so it would change the node; set it on the node, or give the pod a \
+             {kind} namespace of its own"
+        )));
     }
     if value.contains(['\0', '\n']) {
         return Err(refuse("the value contains a NUL or a line break".to_owned()));

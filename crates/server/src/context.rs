@@ -27,6 +27,7 @@ use crate::operation::{Jobs, Operation};
 use crate::probe::Probes;
 use crate::records::{self, Records};
 use crate::recovery::Recovery;
+use crate::spec::HandlerPolicy;
 use crate::spec::rlimits::{self, Rlimit};
 use crate::store::{Container, Sandbox, Store};
 use crate::unwritten::{self, Lagging, Unwritten};
@@ -137,6 +138,13 @@ impl Daemon {
     /// How long what was sent SIGKILL may take to be gone before its undo is left to a later try.
     pub(crate) fn undo_deadline(&self) -> Duration {
         UNDO_DEADLINE.min(self.config.timeouts.stop_extra)
+    }
+
+    /// What the administrator lets the containers of a handler do.
+    pub(crate) fn policy(&self, handler: &str) -> &HandlerPolicy {
+        static SAFE: HandlerPolicy =
+            HandlerPolicy { allowed_annotations: Vec::new(), seccomp_allow_socketcall: false };
+        self.config.runtime.handlers.get(handler).map_or(&SAFE, |handler| &handler.policy)
     }
 
     /// The handler of a name; the empty one is the default.

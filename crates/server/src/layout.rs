@@ -26,12 +26,27 @@ impl Layout {
         self.sandbox_dir(id).join("shm")
     }
 
+    /// The files of a pod that its containers may write: on a small file system of their own, so that no container fills
+    /// `run_root` through them.
+    pub(crate) fn pod_files(&self, id: &str) -> PathBuf {
+        self.sandbox_dir(id).join("etc")
+    }
+
     pub(crate) fn resolv_conf(&self, id: &str) -> PathBuf {
-        self.sandbox_dir(id).join("resolv.conf")
+        self.pod_files(id).join("resolv.conf")
     }
 
     pub(crate) fn hostname(&self, id: &str) -> PathBuf {
-        self.sandbox_dir(id).join("hostname")
+        self.pod_files(id).join("hostname")
+    }
+
+    pub(crate) fn hosts(&self, id: &str) -> PathBuf {
+        self.pod_files(id).join("hosts")
+    }
+
+    /// Where earlier versions kept a file of a pod that is in [`Layout::pod_files`] today: their running pods are adopted.
+    pub(crate) fn former_pod_file(&self, id: &str, name: &str) -> PathBuf {
+        self.sandbox_dir(id).join(name)
     }
 
     /// The bundle and state directory of a pod's pause container.

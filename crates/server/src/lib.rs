@@ -49,6 +49,7 @@ mod pod_cidr;
 mod probe;
 mod records;
 mod recovery;
+mod regular;
 mod sandbox;
 mod service;
 pub mod spec;

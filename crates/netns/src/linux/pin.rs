@@ -5,12 +5,14 @@ use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use hull_failpoint::failpoint;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::sethostname;
 
+use rustix::process::{DumpableBehavior, dumpable_behavior, set_dumpable_behavior};
 use rustix::thread::{Uid, set_thread_res_uid};
 
 use super::enter::on_fresh_thread;
@@ -165,10 +167,34 @@ fn set(sysctl: &Sysctl) -> io::Result<()> {
 /// Lets this thread, and no other, be somebody else for a moment.
 fn as_user<T>(user: u32, work: impl FnOnce() -> T) -> io::Result<T> {
     let (root, user) = (Uid::ROOT, Uid::from_raw(user));
+    let _dumpable = Undumped::keep();
     set_thread_res_uid(root, user, root)?;
     let result = work();
     set_thread_res_uid(root, root, root)?;
     Ok(result)
+}
+
+/// Keeps a process that forbade its core dumps so: with each change of a thread's user the kernel sets the flag of the whole
+/// process to what `fs.suid_dumpable` says (prctl(2), `PR_SET_DUMPABLE`).
+struct Undumped(bool);
+
+impl Undumped {
+    fn keep() -> Self {
+        /// As it was before the first change: threads that do this at once would see each other's.
+        static FORBIDDEN: OnceLock<bool> = OnceLock::new();
+        let forbidden = || matches!(dumpable_behavior(), Ok(DumpableBehavior::NotDumpable));
+        Self(*FORBIDDEN.get_or_init(forbidden))
+    }
+}
+
+impl Drop for Undumped {
+    fn drop(&mut self) {
+        if self.0
+            && let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        {
+            tracing::warn!(%error, "core dumps of this process are no longer forbidden");
+        }
+    }
 }
 
 fn pin(id: &str, source: &Path, path: &Path, made: &mut Vec<PathBuf>) -> Result<()> {

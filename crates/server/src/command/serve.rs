@@ -21,6 +21,7 @@ const KEEP_THREADS: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// Serves until SIGTERM or SIGINT. SIGHUP reads again what can be.
 pub(crate) fn serve(file: Option<PathBuf>, backend: Option<&str>, dir: Option<PathBuf>) -> Result<()> {
+    forbid_core_dumps().context("forbid core dumps")?;
     memory::limit_arenas();
     let config = config(file, backend, dir)?;
     tracing_subscriber::registry().with(filter(config.log_level.as_str())?).with(log::layer()).init();
@@ -38,6 +39,18 @@ pub(crate) fn serve(file: Option<PathBuf>, backend: Option<&str>, dir: Option<Pa
     // What still blocks (a dead volume) does not keep the program from ending.
     runtime.shutdown_timeout(std::time::Duration::from_millis(500));
     result
+}
+
+/// Keeps the memory of this process from core dumps and from other processes without CAP_SYS_PTRACE: it holds registry
+/// credentials, keys and the environments of containers. A limit on core files would do less, and would be inherited:
+/// what is executed from here is dumpable again, with the limits that the service was given.
+///
+/// Without root there are mocks alone, and no secrets; there whoever runs the daemon may look into it.
+fn forbid_core_dumps() -> std::io::Result<()> {
+    if nix::unistd::geteuid().is_root() {
+        rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
+    }
+    Ok(())
 }
 
 fn config(file: Option<PathBuf>, backend: Option<&str>, dir: Option<PathBuf>) -> Result<Config> {

@@ -13,6 +13,7 @@ use super::{
     BridgeSettings, CgroupDriver, Config, ContainersConfig, HandlerConfig, ImagesBackend, ImagesConfig,
     LogLevel, NetworkBackend, NetworkConfig, RuntimeConfig, RuntimeKind, StreamingConfig, Timeouts,
 };
+use crate::spec::HandlerPolicy;
 
 /// What a container may do unless it asks for more or less: enough for programs that start as root
 /// and step down, nothing that reaches beyond the container (no raw sockets, no device nodes).
@@ -33,6 +34,7 @@ impl Config {
     pub fn on_mocks(mut self) -> Self {
         for handler in self.runtime.handlers.values_mut() {
             handler.kind = RuntimeKind::Mock;
+            handler.policy = policy_of(RuntimeKind::Mock);
         }
         self.network.backend = NetworkBackend::Mock;
         self.images.backend = ImagesBackend::Mock;
@@ -44,7 +46,8 @@ impl Config {
     pub fn mock(dir: &Path) -> Self {
         let run_root = dir.join("run");
         let root = run_root.join("runtime/mock");
-        let handler = HandlerConfig { kind: RuntimeKind::Mock, path: PathBuf::new(), root };
+        let policy = policy_of(RuntimeKind::Mock);
+        let handler = HandlerConfig { kind: RuntimeKind::Mock, path: PathBuf::new(), root, policy };
         Self {
             root: dir.join("lib"),
             listen: run_root.join("hull.sock"),
@@ -76,6 +79,13 @@ impl Config {
             containers: ContainersConfig::default(),
         }
     }
+}
+
+/// What the containers of a handler may do unless the configuration says otherwise: those of a real runtime, nothing; a
+/// mock reads its own annotations alone, and runs nothing.
+pub(super) fn policy_of(kind: RuntimeKind) -> HandlerPolicy {
+    let mock = (kind == RuntimeKind::Mock).then(|| "io.hull.mock.*".parse().ok()).flatten();
+    HandlerPolicy { allowed_annotations: mock.into_iter().collect(), ..HandlerPolicy::default() }
 }
 
 /// The monitor, where PATH does not have it.

@@ -39,6 +39,7 @@ use std::time::Duration;
 use hull_pod_network::bridge::Subnet;
 use oci_spec::runtime::Capability;
 
+use crate::spec::HandlerPolicy;
 use crate::spec::rlimits::Rlimit;
 
 pub use error::ConfigError;
@@ -130,6 +131,8 @@ pub struct HandlerConfig {
     pub path: PathBuf,
     /// Where the runtime keeps its state; no two handlers may share it. `<run_root>/runtime/NAME`.
     pub root: PathBuf,
+    /// `allowed_annotations` and `seccomp_allow_socketcall`: what its containers may do beyond the safe default.
+    pub policy: HandlerPolicy,
 }
 
 /// Which backend drives a handler.

@@ -12,6 +12,7 @@ use super::section::{Found, Section};
 use super::streaming::{self, RawStreaming};
 use super::tree::{Place, Table};
 use super::{CgroupDriver, ConfigError, ImagesBackend, LogLevel, NetworkBackend, RuntimeKind};
+use crate::spec::KeyPattern;
 
 /// What is written for a key, if anything is.
 pub(super) type Given<T> = Option<Found<T>>;
@@ -48,6 +49,8 @@ pub(super) struct RawHandler {
     pub(super) kind: Given<RuntimeKind>,
     pub(super) path: Given<PathBuf>,
     pub(super) root: Given<PathBuf>,
+    pub(super) allowed_annotations: Given<Vec<KeyPattern>>,
+    pub(super) seccomp_allow_socketcall: Given<bool>,
 }
 
 /// `[network]`.
@@ -206,13 +209,25 @@ fn raw_handler(place: &Place, section: &Section<'_>) -> Result<RawHandler, Confi
         ("youki", RuntimeKind::Youki),
         ("mock", RuntimeKind::Mock),
     ];
-    section.only(&["kind", "path", "root"])?;
+    section.only(&["kind", "path", "root", "allowed_annotations", "seccomp_allow_socketcall"])?;
     Ok(RawHandler {
         place: place.clone(),
         kind: section.word("kind", &KINDS)?,
         path: section.path("path")?,
         root: section.path("root")?,
+        allowed_annotations: key_patterns(section)?,
+        seccomp_allow_socketcall: section.boolean("seccomp_allow_socketcall")?,
     })
+}
+
+fn key_patterns(section: &Section<'_>) -> Result<Given<Vec<KeyPattern>>, ConfigError> {
+    const KEY: &str = "allowed_annotations";
+    let Some(Found { value, place }) = section.strings(KEY)? else { return Ok(None) };
+    let parse = |text: &Found<String>| {
+        text.value.parse::<KeyPattern>().map_err(|problem| section.quoted(KEY, text, problem))
+    };
+    let patterns = value.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
+    Ok(Some(Found { value: patterns, place }))
 }
 
 fn network(section: &Section<'_>) -> Result<RawNetwork, ConfigError> {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::containers;
-use super::defaults::CONMON;
+use super::defaults::{CONMON, policy_of};
 use super::nearest::nearest;
 use super::raw::{Given, Raw, RawHandler, RawImages, RawNetwork, RawRuntime};
 use super::streaming;
@@ -14,6 +14,7 @@ use super::{
     BridgeSettings, CgroupDriver, Config, ConfigError, HandlerConfig, ImagesConfig, LogLevel, NetworkConfig,
     Programs, RuntimeConfig, RuntimeKind, Timeouts,
 };
+use crate::spec::HandlerPolicy;
 
 /// Makes the configuration.
 pub(super) fn resolve(raw: Raw, programs: &Programs) -> Result<Config, ConfigError> {
@@ -108,7 +109,7 @@ fn installed_handlers(
         .filter_map(|kind| {
             let path = programs.find(kind.as_str())?;
             let root = run_root.join("runtime").join(kind.as_str());
-            Some((kind.as_str().to_owned(), HandlerConfig { kind, path, root }))
+            Some((kind.as_str().to_owned(), HandlerConfig { kind, path, root, policy: policy_of(kind) }))
         })
         .collect();
     if handlers.is_empty() {
@@ -142,7 +143,12 @@ fn given_handlers(
                 format!("= {:?} is also the root of handler {other:?}: each needs its own", root.display());
             return Err(ConfigError::BadValue { at, key: key("root"), problem });
         }
-        handlers.insert(name, HandlerConfig { kind: kind.value, path, root });
+        let default = policy_of(kind.value);
+        let policy = HandlerPolicy {
+            allowed_annotations: or(raw.allowed_annotations, || default.allowed_annotations),
+            seccomp_allow_socketcall: or(raw.seccomp_allow_socketcall, || default.seccomp_allow_socketcall),
+        };
+        handlers.insert(name, HandlerConfig { kind: kind.value, path, root, policy });
     }
     Ok(handlers)
 }

@@ -62,6 +62,7 @@ fn an_empty_file_is_a_whole_configuration() {
     let crun = &config.runtime.handlers["crun"];
     assert_eq!((crun.kind, &crun.path), (RuntimeKind::Crun, &machine.path("bin/crun")));
     assert_eq!(crun.root, PathBuf::from("/run/hull/runtime/crun"));
+    assert_eq!(crun.policy, HandlerPolicy::default());
     assert_eq!(config.runtime.handlers.len(), 2);
     assert_eq!(config.network, NetworkConfig::default());
     assert_eq!(config.images, ImagesConfig::default());
@@ -87,6 +88,8 @@ conmon = "{runc}"
 kind = "runc"
 path = "{runc}"
 root = "/run/mine"
+allowed_annotations = ["run.oci.*", "module.wasm.image/variant"]
+seccomp_allow_socketcall = true
 [runtime.handlers.mock]
 kind = "mock"
 [network]
@@ -145,6 +148,9 @@ host_paths_not_made = ["/etc/hostname"]
     assert_eq!(config.runtime.conmon, runc);
     let mine = &config.runtime.handlers["mine"];
     assert_eq!((&mine.path, &mine.root), (&runc, &PathBuf::from("/run/mine")));
+    assert!(mine.policy.seccomp_allow_socketcall && mine.policy.allows("run.oci.handler"));
+    assert!(mine.policy.allows("module.wasm.image/variant") && !mine.policy.allows("module.wasm.image/x"));
+    assert!(config.runtime.handlers["mock"].policy.allows("io.hull.mock.log"));
     assert_eq!(config.runtime.handlers["mock"].root, PathBuf::from("/run/other/runtime/mock"));
     assert_eq!(config.network.backend, NetworkBackend::Mock);
     assert_eq!(config.network.cni_bin_dirs, [PathBuf::from("/n/bin"), PathBuf::from("/m/bin")]);
@@ -239,6 +245,9 @@ fn bad_files_say_where_what_and_what_to_write() {
         ("[runtime.handlers.\"A b\"]\nkind = \"mock\"", "~/hull.toml:1:19: runtime.handlers has a handler named \"A b\": a name is 1 to 63 of a-z, 0-9, \"-\" and \".\", and begins with a letter or digit"),
         ("[runtime.handlers.a]\nkind = \"runc\"\npath = \"/no/runc\"", "~/hull.toml:3:8: runtime.handlers.a.path = \"/no/runc\": there is no executable file"),
         ("[runtime.handlers.a]\nkind = \"mock\"\nroot = \"/r\"\n[runtime.handlers.b]\nkind = \"mock\"\nroot = \"/r/\"", "~/hull.toml:6:8: runtime.handlers.b.root = \"/r\" is also the root of handler \"a\": each needs its own"),
+        ("[runtime.handlers.a]\nkind = \"mock\"\nallowed_annotations = \"run.oci.*\"", "~/hull.toml:3:23: runtime.handlers.a.allowed_annotations must be an array of strings, not string"),
+        ("[runtime.handlers.a]\nkind = \"mock\"\nallowed_annotations = [\"run.oci.*\", \"\"]", "~/hull.toml:3:37: runtime.handlers.a.allowed_annotations = \"\": must not be empty"),
+        ("[runtime.handlers.a]\nkind = \"mock\"\nallowed_anotations = []", "~/hull.toml:3:1: unknown key \"allowed_anotations\" in [runtime.handlers.a]; did you mean \"allowed_annotations\"?"),
         ("[runtime]\nconmon = \"/no/conmon\"", "~/hull.toml:2:10: runtime.conmon = \"/no/conmon\": there is no executable file"),
         ("[streaming]\naddress = \"localhost\"", "~/hull.toml:2:11: streaming.address = \"localhost\": must be an IP address, such as \"127.0.0.1\""),
         ("[streaming]\nport = 65536", "~/hull.toml:2:8: streaming.port = 65536: a TCP port is 0 (any free one) to 65535"),
@@ -368,7 +377,7 @@ proptest! {
 
     #[test]
     fn any_key_with_any_value_never_panics(
-        key in "(root|run_root|listen|log_level|(runtime|network|images|streaming|timeouts|containers)(\\.(default|handlers|conmon|backend|exclusive|cni_conf_template|cni_bin_dirs|bridge|name|subnets|mtu|pinned|address|port|create|pids_limit|log_size_max|default_capabilities|apparmor_profile|ulimits|shm_size|cdi_spec_dirs|tls_cert|tls_key|tls_client_ca|base_url|exec_linger|host_paths_not_made)){0,2})",
+        key in "(root|run_root|listen|log_level|(runtime|network|images|streaming|timeouts|containers)(\\.(default|handlers|conmon|backend|exclusive|cni_conf_template|cni_bin_dirs|bridge|name|subnets|mtu|pinned|address|port|create|pids_limit|log_size_max|default_capabilities|apparmor_profile|ulimits|shm_size|cdi_spec_dirs|tls_cert|tls_key|tls_client_ca|base_url|exec_linger|host_paths_not_made|allowed_annotations|seccomp_allow_socketcall)){0,2})",
         value in any_toml_value(),
     ) {
         let path = std::path::Path::new("/x.toml");

@@ -294,6 +294,7 @@ async fn spec_of(
             pids_limit: ctx.config.containers.pids_limit,
             facts,
             handler: &handler,
+            policy: ctx.policy(&meta.handler),
         })?;
         let user = User {
             uid: user.uid.into(),
@@ -323,6 +324,7 @@ async fn look(ctx: &Context, meta: &ContainerMeta, checked: &[ResolvedMount]) ->
     let profile = spec::seccomp::localhost_path(config)?;
     let devices = config.devices.iter().map(Lookup::device);
     let logs = meta.log_path.parent().map(|logs| Lookup::Directory(logs.to_owned()));
+    let logs = logs.into_iter().chain([Lookup::LogFile(meta.log_path.clone())]);
     let lookups = host_paths.chain(devices).chain(profile.clone().map(Lookup::Profile)).chain(logs).collect();
     let mut looked = Looked { host_paths: Vec::new(), devices: Vec::new(), profile: None };
     for found in ctx.volumes.look(lookups).await? {
@@ -333,7 +335,7 @@ async fn look(ctx: &Context, meta: &ContainerMeta, checked: &[ResolvedMount]) ->
                 let path = profile.as_deref().unwrap_or(Path::new(""));
                 looked.profile = Some(LocalhostProfile::parse(path, text.as_bytes())?);
             }
-            Found::Directory | Found::Answer => {}
+            Found::Directory | Found::LogFile | Found::Answer => {}
         }
     }
     Ok(looked)
@@ -381,11 +383,15 @@ fn join_pid(ctx: &Context, sandbox: &Sandbox, meta: &ContainerMeta) -> Result<Op
 fn pod_files(ctx: &Context, sandbox: &Sandbox) -> PodFiles {
     let options = sandbox.meta.namespace_options();
     let host_ipc = options.ipc == v1::NamespaceMode::Node as i32;
-    let hosts = PathBuf::from("/etc/hosts");
+    // A pod that an earlier version made has them elsewhere.
+    let here = |path: PathBuf, name: &str| match path.exists() {
+        true => Some(path),
+        false => Some(ctx.layout.former_pod_file(sandbox.id(), name)).filter(|path| path.exists()),
+    };
     PodFiles {
-        resolv_conf: Some(ctx.layout.resolv_conf(sandbox.id())),
-        hostname: Some(ctx.layout.hostname(sandbox.id())),
-        hosts: (sandbox.meta.host_network() && hosts.exists()).then_some(hosts),
+        resolv_conf: here(ctx.layout.resolv_conf(sandbox.id()), "resolv.conf"),
+        hostname: here(ctx.layout.hostname(sandbox.id()), "hostname"),
+        hosts: here(ctx.layout.hosts(sandbox.id()), "hosts"),
         shm: Some(if host_ipc { PathBuf::from("/dev/shm") } else { ctx.layout.shm(sandbox.id()) }),
     }
 }

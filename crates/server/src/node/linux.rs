@@ -62,12 +62,19 @@ impl Node for LinuxNode {
     async fn mount_shm(&self, dir: &Path, size: u64, (uid, gid): (u32, u32)) -> Result<()> {
         let dir = dir.to_owned();
         blocking(move || {
-            let context = || format!("mount tmpfs on {}", dir.display());
-            failpoint!("node.shm.mount").map_err(|e| Error::io(context(), e))?;
-            let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-            let data = format!("mode=1777,size={size},uid={uid},gid={gid}");
-            mount(Some("shm"), &dir, Some("tmpfs"), flags, Some(data.as_str()))
-                .map_err(|e| Error::io(context(), e.into()))
+            failpoint!("node.shm.mount")
+                .map_err(|e| Error::io(format!("mount tmpfs on {}", dir.display()), e))?;
+            mount_tmpfs("shm", &dir, &format!("mode=1777,size={size},uid={uid},gid={gid}"))
+        })
+        .await
+    }
+
+    async fn mount_files(&self, dir: &Path, size: u64) -> Result<()> {
+        let dir = dir.to_owned();
+        blocking(move || {
+            failpoint!("node.files.mount")
+                .map_err(|e| Error::io(format!("mount tmpfs on {}", dir.display()), e))?;
+            mount_tmpfs("hull", &dir, &format!("mode=0711,size={size}"))
         })
         .await
     }
@@ -237,6 +244,12 @@ impl Node for LinuxNode {
         })
         .await
     }
+}
+
+fn mount_tmpfs(name: &str, dir: &Path, options: &str) -> Result<()> {
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some(name), dir, Some("tmpfs"), flags, Some(options))
+        .map_err(|e| Error::io(format!("mount tmpfs on {}", dir.display()), e.into()))
 }
 
 /// What is no pipe (`/dev/null`, a terminal) is left as it is.

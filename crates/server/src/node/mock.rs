@@ -66,6 +66,10 @@ impl Node for MemoryNode {
         point("node.shm.mount").await
     }
 
+    async fn mount_files(&self, _dir: &Path, _size: u64) -> Result<()> {
+        point("node.files.mount").await
+    }
+
     async fn give_streams(&self, _pid: i32, _owner: (u32, u32)) -> Result<()> {
         point("node.streams.chown").await
     }

@@ -37,6 +37,9 @@ pub(crate) trait Node: Debug + Send + Sync {
     /// Mounts a tmpfs for a pod's `/dev/shm` on an existing directory, whose user and group these are.
     async fn mount_shm(&self, dir: &Path, size: u64, owner: (u32, u32)) -> Result<()>;
 
+    /// Mounts a tmpfs of this size for a pod's files on an existing directory.
+    async fn mount_files(&self, dir: &Path, size: u64) -> Result<()>;
+
     /// Gives the pipes that are a process's standard streams to a user and group, for programs that open
     /// `/dev/stdout`. Without a user namespace the OCI runtime does it; in one it has no right to.
     async fn give_streams(&self, pid: i32, owner: (u32, u32)) -> Result<()>;

@@ -21,6 +21,9 @@ const MAX_NAME: usize = 253;
 /// The longest label or annotation key with its value.
 const MAX_PAIR: usize = 256 * 1024;
 
+/// The most bytes of servers, searches and options together: the pod's files have little room.
+const MAX_DNS: usize = 64 * 1024;
+
 pub(crate) fn invalid(operation: &'static str, field: &str, problem: impl Into<String>) -> Error {
     Error::InvalidArgument { operation, field: field.to_owned(), problem: problem.into() }
 }
@@ -51,6 +54,7 @@ pub(crate) fn validate(config: &v1::PodSandboxConfig, driver: CgroupDriver) -> R
     dns(config)?;
     if let Some(linux) = &config.linux {
         sysctls(linux)?;
+        namespaced_sysctls(linux)?;
         if !linux.cgroup_parent.is_empty() {
             cgroup::parent(OPERATION, driver, &linux.cgroup_parent)?;
         }
@@ -124,6 +128,12 @@ pub(crate) fn clean_absolute(operation: &'static str, field: &str, path: &str) -
 /// Each becomes a word of `/etc/resolv.conf`: with white space in it, it would be more than that.
 fn dns(config: &v1::PodSandboxConfig) -> Result<()> {
     let Some(dns) = &config.dns_config else { return Ok(()) };
+    let bytes: usize =
+        [&dns.servers, &dns.searches, &dns.options].into_iter().flatten().map(String::len).sum();
+    if bytes > MAX_DNS {
+        let problem = format!("has {bytes} bytes of names; at most {MAX_DNS} are taken");
+        return Err(invalid(OPERATION, "config.dns_config", problem));
+    }
     for (field, words) in [("servers", &dns.servers), ("searches", &dns.searches), ("options", &dns.options)]
     {
         let odd =
@@ -154,6 +164,23 @@ fn sysctls(linux: &v1::LinuxPodSandboxConfig) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A sysctl of the node, or of a namespace that the pod shares with it, would change what is not the pod's.
+fn namespaced_sysctls(linux: &v1::LinuxPodSandboxConfig) -> Result<()> {
+    let options = linux.security_context.as_ref().and_then(|it| it.namespace_options.as_ref());
+    let own = |mode: fn(&v1::NamespaceOption) -> i32| {
+        options.is_none_or(|options| mode(options) != v1::NamespaceMode::Node as i32)
+    };
+    let (network, ipc) = (own(|it| it.network), own(|it| it.ipc));
+    let sysctls = linux.sysctls.clone().into_iter().collect();
+    let request = hull_netns::CreateRequest { network, ipc, uts: network, sysctls, ..Default::default() };
+    match hull_netns::refused_sysctl(&request) {
+        Some((name, problem)) => {
+            Err(invalid(OPERATION, &format!("config.linux.sysctls[{name:.60}]"), problem))
+        }
+        None => Ok(()),
+    }
 }
 
 fn namespaces(linux: &v1::LinuxPodSandboxConfig) -> Result<()> {
@@ -408,6 +435,41 @@ mod tests {
             "search a.local b.local\nnameserver 10.0.0.10\nnameserver 1.1.1.1\noptions ndots:5\n"
         );
         assert_eq!(resolv_conf(Some(&v1::DnsConfig::default())), None);
+    }
+
+    #[test]
+    fn sysctls_of_the_node_are_refused_by_name() {
+        let check = |network, ipc, name: &str| {
+            let options = v1::NamespaceOption { network, ipc, ..Default::default() };
+            let security_context = Some(v1::LinuxSandboxSecurityContext {
+                namespace_options: Some(options),
+                ..Default::default()
+            });
+            let sysctls = [(name.to_owned(), "1".to_owned())].into();
+            let linux = Some(v1::LinuxPodSandboxConfig { security_context, sysctls, ..Default::default() });
+            validate(&v1::PodSandboxConfig { linux, ..config() }, CgroupDriver::Cgroupfs)
+        };
+        let (pod, node) = (v1::NamespaceMode::Pod as i32, v1::NamespaceMode::Node as i32);
+        for name in ["net.core.somaxconn", "net/ipv4/ip_forward", "kernel.hostname", "kernel/domainname"] {
+            assert!(check(pod, node, name).is_ok(), "{name}");
+            let error = check(node, pod, name).unwrap_err().to_string();
+            assert!(
+                error.contains(&format!("config.linux.sysctls[{name}]: the pod shares the host's")),
+                "{error}"
+            );
+        }
+        for name in
+            ["kernel.shm_rmid_forced", "kernel.msgmax", "kernel.sem", "fs.mqueue.msg_max", "kernel/shmall"]
+        {
+            assert!(check(node, pod, name).is_ok(), "{name}");
+            let error = check(pod, node, name).unwrap_err();
+            assert!(matches!(error, Error::InvalidArgument { .. }), "{error}");
+            assert!(error.to_string().contains("the host's ipc namespace"), "{error}");
+        }
+        for name in ["vm.swappiness", "kernel.pid_max", "kernel.core_pattern", "fs.file-max"] {
+            let error = check(pod, pod, name).unwrap_err().to_string();
+            assert!(error.contains("it belongs to the whole node"), "{error}");
+        }
     }
 
     #[test]

@@ -319,33 +319,20 @@ fn namespaces(meta: &SandboxMeta) -> hull_netns::CreateRequest {
         ipc: own_ipc,
         uts: own_network,
         hostname: if own_network { meta.hostname.clone() } else { String::new() },
-        // Those of a namespace shared with the host would change the host: the kubelet asks for them
-        // only by mistake, and the peers skip them too.
-        sysctls: sysctls.into_iter().filter(|(name, _)| belongs_to_pod(name, own_network, own_ipc)).collect(),
+        // Those of a namespace that is the host's have been refused.
+        sysctls: sysctls.into_iter().collect(),
     }
 }
 
-fn belongs_to_pod(name: &str, own_network: bool, own_ipc: bool) -> bool {
-    let name = name.replace('/', ".");
-    let shared = (!own_network
-        && (name.starts_with("net.") || name == "kernel.hostname" || name == "kernel.domainname"))
-        || (!own_ipc
-            && ["kernel.shm", "kernel.msg", "kernel.sem", "fs.mqueue."]
-                .iter()
-                .any(|prefix| name.starts_with(prefix)));
-    if shared {
-        tracing::warn!(sysctl = name, "belongs to a namespace that the pod shares with the host: skipped");
-    }
-    !shared
-}
+/// What a pod's files may grow to, all together.
+const POD_FILES_SIZE: u64 = 1 << 20;
 
 async fn files(ctx: &Context, meta: &SandboxMeta) -> Result<()> {
     let dir = ctx.layout.sandbox_dir(&meta.id);
     let shm = ctx.layout.shm(&meta.id);
-    let hostname = (ctx.layout.hostname(&meta.id), format!("{}\n", meta.hostname));
-    let resolv = (ctx.layout.resolv_conf(&meta.id), request::resolv_conf(meta.config.dns_config.as_ref()));
+    let files = ctx.layout.pod_files(&meta.id);
     let own_ipc = meta.namespace_options().ipc != v1::NamespaceMode::Node as i32;
-    let (shm_, owner) = (shm.clone(), ctx.owner(meta));
+    let (shm_, files_, owner) = (shm.clone(), files.clone(), ctx.owner(meta));
     // A directory that the request names is its owner's affair.
     let logs = meta.config.log_directory.is_empty().then(|| ctx.layout.default_log_dir(&meta.id));
     blocking(move || {
@@ -355,25 +342,46 @@ async fn files(ctx: &Context, meta: &SandboxMeta) -> Result<()> {
         };
         failpoint!("sandbox.files.write").map_err(io(&dir))?;
         gate(&dir, owner.1).map_err(io(&dir))?;
+        own_dir(&files_, PRIVATE_DIR).map_err(io(&files_))?;
         if own_ipc {
             own_dir(&shm_, PRIVATE_DIR).map_err(io(&shm_))?;
         }
         if let Some(logs) = logs {
             own_dir(&logs, PRIVATE_DIR).map_err(io(&logs))?;
         }
-        write_readable(&hostname.0, hostname.1.as_bytes(), owner).map_err(io(&hostname.0))?;
-        let text = match resolv.1 {
-            Some(text) => text,
-            // A node without one has no resolver to offer.
-            None => std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
-        };
-        write_readable(&resolv.0, text.as_bytes(), owner).map_err(io(&resolv.0))
+        Ok::<_, Error>(())
     })
     .await?;
+    ctx.node.mount_files(&files, POD_FILES_SIZE).await?;
+    write_files(ctx, meta, owner).await?;
     if own_ipc {
         ctx.node.mount_shm(&shm, ctx.config.containers.shm_size, owner).await?;
     }
     Ok(())
+}
+
+/// Writes the files that every container of the pod gets. A pod on the host's network has a copy of the node's hosts file:
+/// its containers may write theirs.
+async fn write_files(ctx: &Context, meta: &SandboxMeta, owner: (u32, u32)) -> Result<()> {
+    let hostname = (ctx.layout.hostname(&meta.id), format!("{}\n", meta.hostname));
+    let resolv = (ctx.layout.resolv_conf(&meta.id), request::resolv_conf(meta.config.dns_config.as_ref()));
+    let hosts = meta.host_network().then(|| ctx.layout.hosts(&meta.id));
+    blocking(move || {
+        let write = |path: &std::path::Path, text: &str| {
+            write_readable(path, text.as_bytes(), owner)
+                .map_err(|e| Error::io(format!("write {}", path.display()), e))
+        };
+        write(&hostname.0, &hostname.1)?;
+        // A node without one has no resolver to offer.
+        let resolv_conf =
+            resolv.1.unwrap_or_else(|| std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default());
+        write(&resolv.0, &resolv_conf)?;
+        match (hosts, std::fs::read_to_string("/etc/hosts")) {
+            (Some(path), Ok(text)) => write(&path, &text),
+            _ => Ok(()),
+        }
+    })
+    .await
 }
 
 /// A file that every user of the pod may read, whatever the daemon's umask, and that its root may write.

@@ -22,6 +22,7 @@ pub(crate) async fn resources(ctx: &Context, meta: &SandboxMeta) -> Result<()> {
     failures.note(release::detach(ctx, &meta.id).await);
     failures.note(ctx.netns.remove(&meta.id).await);
     failures.note(ctx.node.unmount(&ctx.layout.shm(&meta.id)).await);
+    failures.note(ctx.node.unmount(&ctx.layout.pod_files(&meta.id)).await);
     failures.into_result("teardown of pod sandbox", &meta.id)
 }
 

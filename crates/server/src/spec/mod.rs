@@ -25,6 +25,7 @@ pub mod mounts;
 pub mod namespaces;
 pub mod paths;
 pub mod pause;
+mod policy;
 pub mod process;
 pub mod resources;
 pub mod rlimits;
@@ -55,6 +56,7 @@ pub use error::SpecError;
 pub use facts::{Arch, HandlerFacts, NodeFacts};
 pub use mounts::{Propagation, ResolvedMount, check_mounts, make_volumes, resolve_mounts};
 pub use pause::{PauseInput, pause_spec};
+pub use policy::{HandlerPolicy, KeyPattern};
 pub use process::exec_process;
 pub use user::{GroupsPolicy, ResolvedUser, UserRequest, resolve_user};
 
@@ -114,6 +116,8 @@ pub struct SpecInput<'a> {
     pub facts: &'a NodeFacts,
     /// What the OCI runtime can do.
     pub handler: &'a HandlerFacts,
+    /// What the administrator lets the handler's containers do.
+    pub policy: &'a HandlerPolicy,
 }
 
 /// Files made once for a pod and mounted into each of its containers. `None`: there is nothing to mount.
@@ -190,15 +194,12 @@ fn privileged(input: &SpecInput<'_>) -> Result<bool, SpecError> {
     Ok(wanted)
 }
 
-/// Prefixes of annotations that an OCI runtime acts upon. They could loosen what this spec says.
-const RUNTIME_ANNOTATIONS: [&str; 4] =
-    ["run.oci.", "org.systemd.property.", "org.criu.", "org.opencontainers.runc."];
-
-/// The container's own annotations, without those that would steer the runtime, and ours.
+/// The annotations of the pod and of the container that the handler may be given, the container's before the pod's, and
+/// Hull's own, which nothing replaces.
 fn annotations(input: &SpecInput<'_>) -> HashMap<String, String> {
-    let steers = |key: &str| RUNTIME_ANNOTATIONS.iter().any(|prefix| key.starts_with(prefix));
-    let given = input.container.annotations.iter().filter(|(key, _)| !steers(key));
-    let mut all: HashMap<String, String> = given.map(|(key, value)| (key.clone(), value.clone())).collect();
+    let given = input.sandbox.annotations.iter().chain(&input.container.annotations);
+    let allowed = given.filter(|(key, _)| input.policy.allows(key));
+    let mut all: HashMap<String, String> = allowed.map(|(key, value)| (key.clone(), value.clone())).collect();
     all.insert(SANDBOX_ID_ANNOTATION.to_owned(), input.sandbox_id.to_owned());
     let name = input.container.metadata.as_ref().map(|it| it.name.clone()).unwrap_or_default();
     all.insert(CONTAINER_NAME_ANNOTATION.to_owned(), name);

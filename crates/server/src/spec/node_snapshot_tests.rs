@@ -90,6 +90,7 @@ fn cases() -> Vec<(&'static str, Spec)> {
                         [("example.com/kept", "1"), ("run.oci.handler", "wasm"), ("io.hull.sandbox-id", "x")];
                     f.container.annotations =
                         pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+                    f.policy.allowed_annotations = vec!["example.com/*".parse().unwrap()];
                 },
                 |input| input,
             ),

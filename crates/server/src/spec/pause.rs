@@ -15,8 +15,8 @@ use oci_spec::runtime::{LinuxCpu, LinuxNamespaceType, LinuxResources, Root, Spec
 use super::mounts::mount;
 use super::namespaces::namespace;
 use super::{
-    NodeFacts, SANDBOX_ID_ANNOTATION, SpecError, absolute, bare_linux, bare_spec, capabilities, cgroups_path,
-    devices, process, resources, seccomp, systemd_annotation,
+    HandlerPolicy, NodeFacts, SANDBOX_ID_ANNOTATION, SpecError, absolute, bare_linux, bare_spec,
+    capabilities, cgroups_path, devices, process, resources, seccomp, systemd_annotation,
 };
 
 /// The program's path in the pause's root; see [`crate::pause::write_root`].
@@ -62,7 +62,9 @@ pub fn pause_spec(input: &PauseInput<'_>) -> Result<Spec, SpecError> {
     }
 
     let filter = match input.seccomp {
-        true => Some(seccomp::runtime_default(&capabilities::none(), input.facts)?),
+        true => {
+            Some(seccomp::runtime_default(&capabilities::none(), input.facts, &HandlerPolicy::default())?)
+        }
         false => None,
     };
     let mut linux = bare_linux();

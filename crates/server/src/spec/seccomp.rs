@@ -16,9 +16,9 @@ use v1::security_profile::ProfileType;
 
 use super::capabilities::holds;
 use super::seccomp_profile::{
-    AF_VSOCK, ALLOWED, BY_ARCH, BY_CAPABILITY, CLONE_NEW, PERSONALITIES, PTRACE_SAFE_SINCE,
+    ALLOWED, BY_ARCH, BY_CAPABILITY, CLONE_NEW, PERSONALITIES, PTRACE_SAFE_SINCE, SOCKET_FAMILIES,
 };
-use super::{Arch, NodeFacts, SpecError, SpecInput, security_context};
+use super::{Arch, HandlerPolicy, NodeFacts, SpecError, SpecInput, security_context};
 
 mod localhost;
 
@@ -59,7 +59,7 @@ pub(super) fn of_container(
         return Err(SpecError::unsupported(FIELD, "the runtime handler was built without seccomp"));
     }
     match (wanted, input.seccomp_localhost) {
-        (Wanted::RuntimeDefault, _) => Ok(Some(runtime_default(capabilities, input.facts)?)),
+        (Wanted::RuntimeDefault, _) => Ok(Some(runtime_default(capabilities, input.facts, input.policy)?)),
         (Wanted::Localhost(_), Some(profile)) => profile.resolve(capabilities, input.facts).map(Some),
         (Wanted::Localhost(path), None) => {
             Err(SpecError::invalid(FIELD, format!("profile {} has not been read", path.display())))
@@ -108,6 +108,7 @@ fn localhost(reference: &str) -> Result<Wanted, SpecError> {
 pub(super) fn runtime_default(
     capabilities: &LinuxCapabilities,
     facts: &NodeFacts,
+    policy: &HandlerPolicy,
 ) -> Result<LinuxSeccomp, SpecError> {
     let mut names: Vec<&str> = ALLOWED.to_vec();
     names.extend(BY_ARCH.iter().filter(|(arch, _)| *arch == facts.arch).flat_map(|(_, names)| *names));
@@ -116,6 +117,9 @@ pub(super) fn runtime_default(
     if facts.kernel >= PTRACE_SAFE_SINCE {
         names.extend(["process_vm_readv", "process_vm_writev", "ptrace"]);
     }
+    if policy.seccomp_allow_socketcall {
+        names.push("socketcall");
+    }
     names.sort_unstable();
     names.dedup();
 
@@ -123,7 +127,17 @@ pub(super) fn runtime_default(
     for value in PERSONALITIES {
         rules.push(allow_if("personality", 0, value, None, LinuxSeccompOperator::ScmpCmpEq)?);
     }
-    rules.push(allow_if("socket", 0, AF_VSOCK, None, LinuxSeccompOperator::ScmpCmpNe)?);
+    if !policy.seccomp_allow_socketcall {
+        // Not listed is not enough: for each rule on `socket`, libseccomp adds one that allows `socketcall` to make a socket of
+        // whatever family, unless a rule for the whole call stands before it. Runtimes drop rules that say what the default
+        // says, so the error must be another one; "not implemented" makes libraries that know both use `socket`.
+        rules.push(rule(&["socketcall"], LinuxSeccompAction::ScmpActErrno, Some(ENOSYS), None));
+    }
+    for (op, family) in SOCKET_FAMILIES {
+        // A pair is refused by most families, after the kernel has made two sockets of it.
+        rules.push(allow_if("socket", 0, family, None, op)?);
+        rules.push(allow_if("socketpair", 0, family, None, op)?);
+    }
     if !holds(capabilities, Capability::SysAdmin) {
         // Threads and processes, but no namespaces: (flags & CLONE_NEW) == 0.
         rules.push(allow_if("clone", 0, CLONE_NEW, Some(0), LinuxSeccompOperator::ScmpCmpMaskedEq)?);

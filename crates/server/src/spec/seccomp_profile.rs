@@ -7,7 +7,7 @@
 //! back the calls that it is about. Names that a processor or a libseccomp does not know are skipped
 //! by the runtimes.
 
-use oci_spec::runtime::Capability;
+use oci_spec::runtime::{Capability, LinuxSeccompOperator};
 
 use super::Arch;
 
@@ -49,8 +49,7 @@ pub(super) const ALLOWED: &[&str] = &[
     "getpgrp", "getpid", "getppid", "getpriority", "getresgid", "getresgid32", "getresuid", "getresuid32",
     "getrlimit", "get_robust_list", "getrusage", "getsid", "get_thread_area", "gettid", "getuid",
     "getuid32", "kill", "landlock_add_rule", "landlock_create_ruleset", "landlock_restrict_self",
-    "lsm_get_self_attr", "lsm_list_modules", "lsm_set_self_attr", "pause", "pidfd_open",
-    "pidfd_send_signal", "prctl", "prlimit64", "restart_syscall", "rseq", "sched_getaffinity",
+    "pause", "pidfd_open", "pidfd_send_signal", "prctl", "prlimit64", "restart_syscall", "rseq", "sched_getaffinity",
     "sched_getattr", "sched_getparam", "sched_get_priority_max", "sched_get_priority_min",
     "sched_getscheduler", "sched_rr_get_interval", "sched_rr_get_interval_time64", "sched_setaffinity",
     "sched_setattr", "sched_setparam", "sched_setscheduler", "sched_yield", "seccomp", "setfsgid",
@@ -67,10 +66,10 @@ pub(super) const ALLOWED: &[&str] = &[
     "clock_gettime", "clock_gettime64", "clock_nanosleep", "clock_nanosleep_time64", "getitimer",
     "gettimeofday", "nanosleep", "setitimer", "time", "timer_create", "timer_delete", "timer_getoverrun",
     "timer_gettime", "timer_gettime64", "timer_settime", "timer_settime64",
-    // Sockets; `socket` itself by its argument.
+    // Sockets; `socket` and `socketpair` by their address family, `socketcall` by the handler's policy.
     "accept", "accept4", "bind", "connect", "getpeername", "getsockname", "getsockopt", "listen", "recv",
     "recvfrom", "recvmmsg", "recvmmsg_time64", "recvmsg", "send", "sendmmsg", "sendmsg", "sendto",
-    "setsockopt", "shutdown", "socketcall", "socketpair",
+    "setsockopt", "shutdown",
     // System V and POSIX messages, semaphores and shared memory: the pod has its own.
     "ipc", "mq_getsetattr", "mq_notify", "mq_open", "mq_timedreceive", "mq_timedreceive_time64",
     "mq_timedsend", "mq_timedsend_time64", "mq_unlink", "msgctl", "msgget", "msgrcv", "msgsnd", "semctl",
@@ -111,6 +110,9 @@ pub(super) const BY_CAPABILITY: &[(Capability, &[&str])] = &[
             "fsopen",
             "fspick",
             "lookup_dcookie",
+            "lsm_get_self_attr",
+            "lsm_list_modules",
+            "lsm_set_self_attr",
             "mount",
             "mount_setattr",
             "move_mount",
@@ -153,8 +155,25 @@ pub(super) const PTRACE_SAFE_SINCE: (u32, u32) = (4, 8);
 /// question which one it is. Not among them: `ADDR_NO_RANDOMIZE` and what else weakens a process.
 pub(super) const PERSONALITIES: [u64; 5] = [0x0, 0x8, 0x2_0000, 0x2_0008, 0xffff_ffff];
 
-/// The address family of virtual machines' sockets, which are not confined by network namespaces.
-pub(super) const AF_VSOCK: u64 = 40;
+/// The address families of sockets that a container may make: each entry is a range of its own.
+///
+/// Left out are `AF_ALG` (38), the kernel's cryptography, which no container needs and which has been a way to root
+/// (CVE-2026-31431), and `AF_VSOCK` (40), the sockets of virtual machines, which network namespaces do not confine.
+///
+/// No range may be open at its upper end, and none may be written as "not this one": of several rules for a call one that fits
+/// is enough, so "not 38" would allow 40; and the filter sees 64 bits of an argument of which the kernel takes 32, so
+/// "above 40" would allow 38 with a bit set further up.
+pub(super) const SOCKET_FAMILIES: [(LinuxSeccompOperator, u64); 7] = [
+    (LinuxSeccompOperator::ScmpCmpLt, 38),
+    // AF_NFC.
+    (LinuxSeccompOperator::ScmpCmpEq, 39),
+    // AF_KCM, AF_QIPCRTR, AF_SMC, AF_XDP, AF_MCTP: the last that Linux 6.18 has.
+    (LinuxSeccompOperator::ScmpCmpEq, 41),
+    (LinuxSeccompOperator::ScmpCmpEq, 42),
+    (LinuxSeccompOperator::ScmpCmpEq, 43),
+    (LinuxSeccompOperator::ScmpCmpEq, 44),
+    (LinuxSeccompOperator::ScmpCmpEq, 45),
+];
 
 /// Every `CLONE_NEW...` flag that clone(2) takes: mount, cgroup, uts, ipc, user, pid, network.
 pub(super) const CLONE_NEW: u64 = 0x7e02_0000;

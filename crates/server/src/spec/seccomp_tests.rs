@@ -11,7 +11,8 @@ use crate::spec::{HandlerFacts, generate};
 fn profile(capabilities: &[Capability]) -> LinuxSeccomp {
     let request = Request { defaults: capabilities, ..Request::default() };
     let held: Capabilities = capabilities::from_mask(u64::MAX);
-    runtime_default(&capabilities::compute(&request, &held).unwrap(), &facts()).unwrap()
+    let held = capabilities::compute(&request, &held).unwrap();
+    runtime_default(&held, &facts(), &HandlerPolicy::default()).unwrap()
 }
 
 /// The rules that name a call.
@@ -52,6 +53,10 @@ fn the_profile_without_capabilities() {
         "swapon",
         "clone",
         "clone3",
+        "lsm_get_self_attr",
+        "lsm_list_modules",
+        "lsm_set_self_attr",
+        "socketcall",
     ] {
         assert!(!allowed(&none, name), "{name}");
     }
@@ -71,6 +76,9 @@ fn capabilities_bring_their_calls_back() {
         (Capability::SysAdmin, "sethostname"),
         (Capability::SysAdmin, "clone3"),
         (Capability::SysAdmin, "clone"),
+        (Capability::SysAdmin, "lsm_get_self_attr"),
+        (Capability::SysAdmin, "lsm_list_modules"),
+        (Capability::SysAdmin, "lsm_set_self_attr"),
         (Capability::SysChroot, "chroot"),
         (Capability::SysTime, "clock_settime"),
         (Capability::SysNice, "mbind"),
@@ -92,7 +100,7 @@ fn the_profile_fits_the_processor_and_the_kernel() {
     let mut node = facts();
     node.arch = Arch::Aarch64;
     node.kernel = (4, 4);
-    let arm = runtime_default(&none, &node).unwrap();
+    let arm = runtime_default(&none, &node, &HandlerPolicy::default()).unwrap();
     assert!(allowed(&arm, "sync_file_range2") && !allowed(&arm, "modify_ldt"));
     assert!(!allowed(&arm, "ptrace"));
     assert_eq!(
@@ -100,7 +108,55 @@ fn the_profile_fits_the_processor_and_the_kernel() {
         Some(&[SeccompArch::ScmpArchAarch64, SeccompArch::ScmpArchArm][..])
     );
     node.arch = Arch::Other;
-    assert_eq!(runtime_default(&none, &node).unwrap().architectures(), &None);
+    let other = runtime_default(&none, &node, &HandlerPolicy::default()).unwrap();
+    assert_eq!(other.architectures(), &None);
+}
+
+/// Whether the rules let a call with this first argument through, as libseccomp compares: 64 bits, any rule that fits.
+fn passes(profile: &LinuxSeccomp, name: &str, first: u64) -> bool {
+    use LinuxSeccompOperator as Op;
+    let fits = |arg: &LinuxSeccompArg| match (arg.index(), arg.op()) {
+        (0, Op::ScmpCmpLt) => first < arg.value(),
+        (0, Op::ScmpCmpEq) => first == arg.value(),
+        other => panic!("a comparison that this test does not know: {other:?}"),
+    };
+    rules(profile, name).iter().any(|rule| {
+        rule.action() == LinuxSeccompAction::ScmpActAllow && rule.args().iter().flatten().all(fits)
+    })
+}
+
+#[test]
+fn sockets_are_of_the_listed_families_whatever_the_upper_bits() {
+    let none = profile(&[]);
+    for name in ["socket", "socketpair"] {
+        for family in 0..=45 {
+            assert_eq!(passes(&none, name, family), family != 38 && family != 40, "{name} {family}");
+        }
+        for family in [46, 255, 0xffff_ffff, u64::MAX] {
+            assert!(!passes(&none, name, family), "{name} {family}");
+        }
+        // The kernel takes the lower 32 bits for the family.
+        for family in 0..=45 {
+            assert!(!passes(&none, name, family | 1 << 32), "{name} {family} with bit 32 set");
+            assert!(!passes(&none, name, family | 1 << 63), "{name} {family} with bit 63 set");
+        }
+    }
+}
+
+#[test]
+fn socketcall_is_refused_before_libseccomp_allows_it_for_socket() {
+    let none = profile(&[]);
+    let all = none.syscalls().as_ref().unwrap();
+    let at = |name: &str| all.iter().position(|rule| rule.names().iter().any(|it| it == name)).unwrap();
+    assert!(at("socketcall") < at("socket"));
+    let [refusal] = rules(&none, "socketcall")[..] else { panic!("one rule") };
+    assert_eq!((refusal.action(), refusal.args()), (LinuxSeccompAction::ScmpActErrno, &None));
+    assert_ne!(refusal.errno_ret(), none.default_errno_ret(), "runtimes drop what says the default");
+
+    let policy = HandlerPolicy { seccomp_allow_socketcall: true, ..HandlerPolicy::default() };
+    let open = runtime_default(&capabilities::none(), &facts(), &policy).unwrap();
+    assert!(allowed(&open, "socketcall") && rules(&open, "socketcall").len() == 1);
+    assert!(!passes(&open, "socket", 38));
 }
 
 #[test]
@@ -199,8 +255,28 @@ fn localhost_documents() {
     ] {
         assert!(parse(bad).is_err(), "{bad}");
     }
-    assert!(read_profile(Path::new("/dev/zero")).is_err());
-    assert!(read_profile(Path::new("/hull/none")).is_err());
+}
+
+#[test]
+fn profiles_are_read_from_small_regular_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let (fifo, link) = (dir.path().join("fifo"), dir.path().join("link"));
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    std::os::unix::fs::symlink("/proc/self/maps", &link).unwrap();
+    for (path, problem) in [
+        (Path::new("/dev/zero"), "not a regular file"),
+        (dir.path(), "not a regular file"),
+        (&fifo, "not a regular file"),
+        (Path::new("/proc/kmsg"), "a file of the kernel"),
+        (Path::new("/proc/self/mem"), "a file of the kernel"),
+        (&link, "a file of the kernel"),
+        (Path::new("/hull/none"), "No such file"),
+        (Path::new("/etc/passwd/x"), "Not a directory"),
+    ] {
+        let error = read_profile(path).unwrap_err();
+        assert!(matches!(error, SpecError::Invalid { .. }), "{}: {error:?}", path.display());
+        assert!(error.to_string().contains(problem), "{}: {error}", path.display());
+    }
 }
 
 #[test]

@@ -41,6 +41,7 @@ pub(crate) struct Fixture {
     pub(crate) mounts: Vec<ResolvedMount>,
     pub(crate) facts: NodeFacts,
     pub(crate) handler: HandlerFacts,
+    pub(crate) policy: HandlerPolicy,
     pub(crate) join_pid: Option<i32>,
 }
 
@@ -82,6 +83,7 @@ impl Fixture {
             mounts: Vec::new(),
             facts: facts(),
             handler: HandlerFacts::default(),
+            policy: HandlerPolicy::default(),
             join_pid: None,
         }
     }
@@ -110,6 +112,7 @@ impl Fixture {
             pids_limit: None,
             facts: &self.facts,
             handler: &self.handler,
+            policy: &self.policy,
         }
     }
 
@@ -159,17 +162,55 @@ impl Fixture {
     }
 }
 
+/// The annotations that steer runc, crun, CRI-O's hooks, Kata and gVisor, one of each kind, and harmless ones.
+const ANNOTATIONS: [&str; 11] = [
+    "run.oci.handler",
+    "run.oci.systemd.subgroup",
+    "module.wasm.image/variant",
+    "org.systemd.property.ExecStopPost",
+    "org.criu.config",
+    "io.kubernetes.cri-o.Devices",
+    "io.katacontainers.config.hypervisor.path",
+    "dev.gvisor.internal.x",
+    "io.kubernetes.container.hash",
+    "example.com/a",
+    "io.hull.sandbox-id",
+];
+
+fn annotated(allowed: &[&str]) -> std::collections::BTreeMap<String, String> {
+    let mut fixture = Fixture::new();
+    let of = |value: &str| ANNOTATIONS.map(|key| (key.to_owned(), value.to_owned())).into();
+    fixture.sandbox.annotations = of("pod");
+    fixture.container.annotations = of("container");
+    fixture.container.annotations.remove("run.oci.handler");
+    fixture.policy.allowed_annotations = allowed.iter().map(|it| it.parse().unwrap()).collect();
+    generate(&fixture.input()).unwrap().annotations().clone().unwrap().into_iter().collect()
+}
+
+#[test]
+fn runtimes_are_given_no_annotations_but_ours() {
+    let ours = [("io.hull.container-name", "web"), ("io.hull.sandbox-id", "s1")];
+    let ours = ours.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    assert_eq!(annotated(&[]), ours.clone().into());
+    // Whatever is allowed, ours are never replaced.
+    assert_eq!(annotated(&["io.hull.*"]), ours.into());
+}
+
+#[test]
+fn allowed_annotations_come_from_the_pod_and_the_container() {
+    let found = annotated(&["run.oci.*", "module.wasm.image/*"]);
+    assert_eq!(found.len(), 5, "{found:?}");
+    assert_eq!(found["run.oci.handler"], "pod");
+    assert_eq!(found["run.oci.systemd.subgroup"], "container", "the container's wins");
+    assert_eq!(found["module.wasm.image/variant"], "container");
+    assert_eq!(annotated(&["*"]).len(), ANNOTATIONS.len() + 1);
+}
+
 #[test]
 fn a_plain_container() {
-    let mut fixture = Fixture::new();
-    fixture.container.annotations =
-        [("a".to_owned(), "b".to_owned()), ("run.oci.systemd.subgroup".to_owned(), "x".to_owned())].into();
+    let fixture = Fixture::new();
     let spec = generate(&fixture.input()).unwrap();
     assert_eq!(spec.version(), "1.0.2");
-    let annotations = spec.annotations().clone().unwrap();
-    let expected = [("a", "b"), ("io.hull.container-name", "web"), ("io.hull.sandbox-id", "s1")];
-    assert_eq!(annotations.len(), 3);
-    assert!(expected.iter().all(|(key, value)| annotations.get(*key).is_some_and(|it| it == value)));
 
     let process = spec.process().clone().unwrap();
     assert_eq!(process.args().clone().unwrap(), strings(&["sh"]));

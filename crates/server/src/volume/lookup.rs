@@ -20,6 +20,8 @@ pub(crate) enum Lookup {
     Profile(PathBuf),
     /// A directory, made where it is missing.
     Directory(PathBuf),
+    /// A container's log file: missing, or a regular file.
+    LogFile(PathBuf),
     /// Nothing but an answer, whatever it is.
     Touch(PathBuf),
 }
@@ -31,6 +33,7 @@ pub(crate) enum Found {
     Devices(Vec<ResolvedDevice>),
     Text(String),
     Directory,
+    LogFile,
     Answer,
 }
 
@@ -47,9 +50,11 @@ impl Lookup {
 
     pub(crate) fn path(&self) -> &Path {
         match self {
-            Self::HostPath { path, .. } | Self::Profile(path) | Self::Directory(path) | Self::Touch(path) => {
-                path
-            }
+            Self::HostPath { path, .. }
+            | Self::Profile(path)
+            | Self::Directory(path)
+            | Self::LogFile(path)
+            | Self::Touch(path) => path,
             Self::Device { host, .. } => host,
         }
     }
@@ -79,6 +84,42 @@ impl Lookup {
             Self::Directory(path) => make_dir(path, 0o755)
                 .map(|()| Found::Directory)
                 .map_err(|source| SpecError::Io { step: "make directory", path: path.clone(), source }),
+            Self::LogFile(path) => check_log_file(path).map(|()| Found::LogFile),
+        }
+    }
+}
+
+/// The monitor opens the file for writing and follows links: a FIFO would keep it waiting for a reader, and a link would have
+/// it write elsewhere.
+fn check_log_file(path: &Path) -> Result<(), SpecError> {
+    match std::fs::symlink_metadata(path) {
+        Ok(meta) if meta.is_file() => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Ok(_) => {
+            let problem = format!("{} exists and is not a regular file; remove it", path.display());
+            Err(SpecError::invalid("config.log_path", problem))
+        }
+        Err(source) => Err(SpecError::Io { step: "examine log file", path: path.to_owned(), source }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_file_is_missing_or_regular() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        std::fs::write(at("file"), "").unwrap();
+        std::os::unix::fs::symlink("file", at("link")).unwrap();
+        nix::unistd::mkfifo(&at("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        for name in ["file", "missing"] {
+            assert_eq!(Lookup::LogFile(at(name)).look().unwrap(), Found::LogFile, "{name}");
+        }
+        for name in ["link", "fifo", "."] {
+            let error = Lookup::LogFile(at(name)).look().unwrap_err();
+            assert!(matches!(error, SpecError::Invalid { .. }), "{name}: {error}");
         }
     }
 }

@@ -50,6 +50,20 @@ pub(crate) const PODS: &[PodRow] = &[
     (&["LinuxPodSandboxConfig.sysctls"], "sysctls[net..core]", |c| sysctl(c, "net..core", "1")),
     (&["LinuxPodSandboxConfig.sysctls"], "sysctls[../../etc/passwd]", |c| sysctl(c, "../../etc/passwd", "1")),
     (&["LinuxPodSandboxConfig.sysctls"], "sysctls[net.core.x]", |c| sysctl(c, "net.core.x", "a\0b")),
+    (&["DNSConfig.searches"], "config.dns_config", |c| dns(c).searches = vec!["x".repeat(64 << 10); 2]),
+    (&["LinuxPodSandboxConfig.sysctls"], "sysctls[vm.swappiness]", |c| sysctl(c, "vm.swappiness", "1")),
+    (&["LinuxPodSandboxConfig.sysctls"], "sysctls[net.core.somaxconn]", |c| {
+        pod_namespaces(c).network = NamespaceMode::Node as i32;
+        sysctl(c, "net.core.somaxconn", "1");
+    }),
+    (&["LinuxPodSandboxConfig.sysctls"], "sysctls[kernel.hostname]", |c| {
+        pod_namespaces(c).network = NamespaceMode::Node as i32;
+        sysctl(c, "kernel.hostname", "x");
+    }),
+    (&["LinuxPodSandboxConfig.sysctls"], "sysctls[fs.mqueue.msg_max]", |c| {
+        pod_namespaces(c).ipc = NamespaceMode::Node as i32;
+        sysctl(c, "fs.mqueue.msg_max", "1");
+    }),
     (&["PodSandboxConfig.port_mappings", "PortMapping.host_port"], "port_mappings[0].host_port", |c| {
         port(c, |it| it.host_port = 65_536);
     }),
@@ -115,6 +129,26 @@ pub(crate) const CONTAINERS: &[ContainerRow] = &[
     (&["SecurityProfile.localhost_ref"], "seccomp", |c| {
         security(c).seccomp =
             Some(SecurityProfile { profile_type: 2, localhost_ref: "relative".into(), ..Default::default() });
+    }),
+    (&["SecurityProfile.localhost_ref"], "a file of the kernel", |c| {
+        security(c).seccomp = Some(SecurityProfile {
+            profile_type: 2,
+            localhost_ref: "/proc/self/maps".into(),
+            ..Default::default()
+        });
+    }),
+    (&["SecurityProfile.localhost_ref"], "not a regular file", |c| {
+        security(c).seccomp = Some(SecurityProfile {
+            profile_type: 2,
+            localhost_ref: "/dev/zero".into(),
+            ..Default::default()
+        });
+    }),
+    (&["SecurityProfile.localhost_ref"], "seccomp: profile /no/such/profile", |c| {
+        security(c).seccomp_profile_path = "localhost//no/such/profile".into();
+    }),
+    (&["ContainerConfig.image", "ImageSpec.image"], "a port is 1 to 65535", |c| {
+        c.image.as_mut().unwrap().image = "registry.example:99999/a".into();
     }),
     (&["NamespaceOption.target_id"], "target_id", |c| {
         security(c).namespace_options.get_or_insert_default().pid = NamespaceMode::Target as i32;

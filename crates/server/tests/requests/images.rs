@@ -68,9 +68,13 @@ async fn are_listed_by_name_and_removed() {
 async fn names_that_no_registry_can_have_are_refused_by_every_request() {
     let mut fixture = Fixture::new().await;
     let pod_id = fixture.run(pod("web")).await.unwrap();
-    for name in
-        ["registry.example:99999/a", "registry.example:0/a", "registry.example:/a", "[::1]:65536/a", "[1]/a"]
-    {
+    for name in [
+        "registry.example:99999/a",
+        "registry.example:0/a",
+        "registry.example:/a",
+        "[::1]:65536/a",
+        "[:::1]/a",
+    ] {
         let image = Some(named(name));
         let mut config = container("app");
         config.image = image.clone();

@@ -7,11 +7,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use super::DeviceName;
 use super::document::{ContainerEdits, Document};
+use crate::regular::{ReadError, read_text};
 
 /// Files of machines with many partitioned devices reach some hundred KiB.
 const LARGEST: u64 = 4 << 20;
@@ -98,15 +98,8 @@ fn files(dir: &Path) -> Vec<PathBuf> {
 }
 
 fn read(path: &Path) -> Result<String, String> {
-    if !fs::metadata(path).map_err(|error| error.to_string())?.is_file() {
-        return Err("it is not a regular file".to_owned());
-    }
-    let mut bytes = Vec::new();
-    fs::File::open(path)
-        .and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes))
-        .map_err(|error| error.to_string())?;
-    if bytes.len() as u64 > LARGEST {
-        return Err("it is larger than 4 MiB".to_owned());
-    }
-    String::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())
+    read_text(path, LARGEST).map_err(|error| match error {
+        ReadError::Unfit(problem) => format!("it {problem}"),
+        ReadError::Io(error) => error.to_string(),
+    })
 }

@@ -10,7 +10,6 @@
 //! Docker's conditions are decided for the container's capabilities and for this node: a rule that does not count is
 //! left out. An unknown condition is refused: without it the profile would be another one.
 
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxCapabilities, LinuxSeccomp};
@@ -18,6 +17,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{Arch, FIELD, NodeFacts, SpecError, native_arch};
+use crate::regular::{ReadError, read_text};
 use crate::spec::capabilities::{holds, parse};
 use crate::spec::facts::kernel_version;
 
@@ -50,21 +50,17 @@ struct Conditions {
 /// Reads a profile's text. Blocks, on a dead file server for ever.
 ///
 /// # Errors
-/// [`SpecError::Io`]; [`SpecError::Invalid`] where it is no file of text, or too long.
+/// [`SpecError::Invalid`] where it is missing, not a regular file, a file of the kernel, too long or not text;
+/// [`SpecError::Io`] where it cannot be read.
 pub fn read_profile(path: &Path) -> Result<String, SpecError> {
-    let failed = |source| SpecError::Io { step: "read seccomp profile", path: path.to_owned(), source };
-    let invalid = |problem| SpecError::invalid(FIELD, format!("{} is {problem}", path.display()));
-    if !std::fs::metadata(path).map_err(failed)?.is_file() {
-        return Err(invalid("not a regular file"));
-    }
-    let mut bytes = Vec::new();
-    std::fs::File::open(path)
-        .and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes))
-        .map_err(failed)?;
-    if bytes.len() as u64 > LARGEST {
-        return Err(invalid("larger than 4 MiB"));
-    }
-    String::from_utf8(bytes).map_err(|_| invalid("not text"))
+    read_text(path, LARGEST).map_err(|error| match error {
+        ReadError::Unfit(problem) => {
+            SpecError::invalid(FIELD, format!("profile {} {problem}", path.display()))
+        }
+        ReadError::Io(source) => {
+            SpecError::Io { step: "read seccomp profile", path: path.to_owned(), source }
+        }
+    })
 }
 
 // === impl LocalhostProfile ===
