@@ -189,7 +189,11 @@ impl Blob {
         if matches!(error, Error::Fault { .. }) {
             return Err(error);
         }
-        let role = self.sources.get(self.current).map_or(Role::Mirror, |source| source.server.endpoint.role);
+        let source = self.sources.get(self.current);
+        let role = source.map_or(Role::Mirror, |source| source.server.endpoint.role);
+        if let Some(source) = source {
+            source.server.note_failure(&error);
+        }
         self.current += 1;
         self.breaks = 0;
         self.mark = self.offset;

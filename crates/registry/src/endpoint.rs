@@ -2,6 +2,7 @@
 //! One server, asked for one repository: with authorization, and again where that may help.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -26,6 +27,8 @@ pub(crate) struct Server {
     auth: Option<Auth>,
     tokens: Arc<Tokens>,
     repository: Repository,
+    /// It has cost a blob its whole patience: others are asked before it from then on.
+    faltered: AtomicBool,
 }
 
 /// Whether failures that pass are waited for.
@@ -68,6 +71,7 @@ impl Server {
             auth: Some(auth),
             tokens: Arc::clone(tokens),
             repository: repository.clone(),
+            faltered: AtomicBool::new(false),
         }
     }
 
@@ -80,7 +84,19 @@ impl Server {
         proxies: &Arc<hyper_util::client::proxy::matcher::Matcher>,
     ) -> Self {
         let transport = Transport::new(config, endpoint.tls.clone(), endpoint.connect, Arc::clone(proxies));
-        Self { endpoint, transport, auth: None, tokens: Arc::clone(tokens), repository: repository.clone() }
+        let (tokens, repository) = (Arc::clone(tokens), repository.clone());
+        Self { endpoint, transport, auth: None, tokens, repository, faltered: AtomicBool::new(false) }
+    }
+
+    /// Notes that it was given up for an error that is the server's, not the content's.
+    pub(crate) fn note_failure(&self, error: &Error) {
+        if error.is_passing() || matches!(error.cause(), Error::Connect { .. }) {
+            self.faltered.store(true, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn has_faltered(&self) -> bool {
+        self.faltered.load(Ordering::Relaxed)
     }
 
     /// `kind` is `manifests` or `blobs`.

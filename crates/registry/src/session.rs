@@ -214,14 +214,18 @@ impl Session {
         Ok(Source { server: Arc::new(server), url })
     }
 
-    /// The endpoint that worked first, then the others as they are configured; each server once.
+    /// The endpoint that worked first, then the others as they are configured, then those that have cost a blob its
+    /// patience: what stalls once is not waited for again with each layer. Each server once.
     fn order(&self, may: impl Fn(&Endpoint) -> bool) -> Vec<usize> {
         let works = self.works.load(Ordering::Relaxed);
         let others = (0..self.servers.len()).filter(|index| *index != works);
         let mut seen = HashSet::new();
         let mut counts = |endpoint: &Endpoint| may(endpoint) && seen.insert(endpoint.base.identity());
         let all = std::iter::once(works).chain(others);
-        all.filter(|index| self.servers.get(*index).is_some_and(|server| counts(&server.endpoint))).collect()
+        let wanted = |index: &usize| self.servers.get(*index).is_some_and(|server| counts(&server.endpoint));
+        let mut order: Vec<usize> = all.filter(wanted).collect();
+        order.sort_by_key(|index| self.servers.get(*index).is_some_and(|server| server.has_faltered()));
+        order
     }
 
     fn nobody(&self) -> Error {

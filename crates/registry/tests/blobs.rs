@@ -6,7 +6,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{bytes, config, open, read};
+use common::{IMAGE, IMAGE_TYPE, bytes, config, open, read, with_hosts};
 use hull_registry::testing::{Fault, TestRegistry};
 use hull_registry::{Config, Error, Version, Wanted};
 
@@ -198,6 +198,35 @@ async fn a_foreign_layer_comes_from_its_url_and_else_from_the_registry() {
     assert_eq!(all().await, content);
     assert_eq!((elsewhere.count("/layers/"), registry.count("/blobs/")), (2, 1));
     assert!(elsewhere.seen().iter().all(|seen| !seen.headers.contains_key("authorization")));
+}
+
+/// An image of many layers would wait for a mirror that stalls with each of them.
+#[tokio::test]
+async fn a_server_that_failed_for_a_blob_is_asked_last_from_then_on() {
+    let (origin, mirror) = (TestRegistry::start().await, TestRegistry::start().await);
+    let contents = [bytes(100_000), bytes(90_000), bytes(80_000)];
+    mirror.put_manifest("team/app", "1", IMAGE_TYPE, IMAGE.as_bytes());
+    let digests = contents.each_ref().map(|content| {
+        mirror.put_blob(content);
+        origin.put_blob(content)
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let hosts = format!("server = \"{}\"\n[host.\"{}\"]\n", origin.url(""), mirror.url(""));
+    TestRegistry::write_hosts(dir.path(), "example.com", &hosts);
+    let config = Config { resumes: 0, ..with_hosts(dir.path()) };
+    let session = open(config, "example.com", None).await;
+    session.manifest(Version::Tag("1")).await.unwrap();
+    let asked = || (mirror.count("/blobs/"), origin.count("/blobs/"));
+    // It has not everything: that is no failure of the server.
+    mirror.remove_blob(&digests[0]);
+    for (index, cut, expected) in [(0, false, (1, 1)), (1, true, (2, 2)), (2, false, (2, 3))] {
+        if cut {
+            mirror.on("/blobs/", Fault::Cut(10_000));
+        }
+        let content = read(&session, &digests[index], contents[index].len()).await.unwrap();
+        assert_eq!(content, contents[index]);
+        assert_eq!(asked(), expected, "blob {index}");
+    }
 }
 
 #[tokio::test]
