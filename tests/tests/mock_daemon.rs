@@ -467,6 +467,14 @@ async fn events_tell_of_every_change() {
             .unwrap_or_else(|_| panic!("no more events after {seen:?}"))
             .unwrap()
             .expect("the stream stays open");
+        // The kubelet refuses an event without them, of a deleted sandbox too.
+        let status = event.pod_sandbox_status.expect("the status of the sandbox");
+        assert_eq!(status.id, pod);
+        assert_eq!(status.metadata.expect("its metadata").name, "web");
+        let deleted = event.container_event_type == ContainerEventType::ContainerDeletedEvent as i32;
+        if deleted && event.container_id == pod {
+            assert_eq!(status.state, PodSandboxState::SandboxNotready as i32);
+        }
         seen.push((event.container_id, event.container_event_type));
     }
     let of_container: Vec<_> =

@@ -77,33 +77,42 @@ impl Events {
         new: &SandboxStatus,
     ) {
         if !old.is_visible() && new.is_visible() {
-            self.tell(ctx, sandbox.id(), sandbox.id(), Kind::ContainerCreatedEvent);
-            self.tell(ctx, sandbox.id(), sandbox.id(), Kind::ContainerStartedEvent);
+            self.tell_of_sandbox(ctx, sandbox, Kind::ContainerCreatedEvent);
+            self.tell_of_sandbox(ctx, sandbox, Kind::ContainerStartedEvent);
         }
         if old.phase != new.phase && new.is_visible() && new.phase == SandboxPhase::NotReady {
-            self.tell(ctx, sandbox.id(), sandbox.id(), Kind::ContainerStoppedEvent);
+            self.tell_of_sandbox(ctx, sandbox, Kind::ContainerStoppedEvent);
         }
     }
 
     pub(crate) fn sandbox_deleted(&self, ctx: &Daemon, sandbox: &Sandbox) {
         if sandbox.status().is_visible() {
-            self.tell(ctx, sandbox.id(), sandbox.id(), Kind::ContainerDeletedEvent);
+            self.tell_of_sandbox(ctx, sandbox, Kind::ContainerDeletedEvent);
         }
     }
 
+    /// Sends an event of a container. Its sandbox is in the store: it is removed after its containers.
     fn tell(&self, ctx: &Daemon, id: &str, sandbox_id: &str, kind: Kind) {
-        if self.sender.receiver_count() == 0 {
-            return;
+        if self.sender.receiver_count() > 0 {
+            let sandbox = ctx.store.sandbox_exact(sandbox_id);
+            self.send(ctx, id, sandbox_id, sandbox.as_deref(), kind);
         }
+    }
+
+    /// Sends an event of a sandbox, which may have left the store: the kubelet takes no event without its status.
+    fn tell_of_sandbox(&self, ctx: &Daemon, sandbox: &Sandbox, kind: Kind) {
+        if self.sender.receiver_count() > 0 {
+            self.send(ctx, sandbox.id(), sandbox.id(), Some(sandbox), kind);
+        }
+    }
+
+    fn send(&self, ctx: &Daemon, id: &str, sandbox_id: &str, sandbox: Option<&Sandbox>, kind: Kind) {
         let containers = ctx.store.containers_of(sandbox_id);
         let event = v1::ContainerEventResponse {
             container_id: id.to_owned(),
             container_event_type: kind as i32,
             created_at: sandbox::status::nanoseconds(SystemTime::now()),
-            pod_sandbox_status: ctx
-                .store
-                .sandbox_exact(sandbox_id)
-                .map(|sandbox| sandbox::status::of(&sandbox)),
+            pod_sandbox_status: sandbox.map(sandbox::status::of),
             containers_statuses: containers
                 .iter()
                 .filter(|container| container.status().is_visible())
