@@ -184,10 +184,10 @@ async fn mounts_are_as_asked() {
         assert!(succeeds(&cri, &id, "touch /linked/by-link /missing/made").await, "{handler}");
         assert!(volume.dir.join("by-link").exists() && missing.join("made").exists());
 
-        let program = "cp /bin/busybox /linked/program && /linked/program true";
+        let program = "cp /bin/busybox /linked/busybox && /linked/busybox true";
         assert!(succeeds(&cri, &id, program).await, "{handler}: runs where nothing forbids it");
         for path in ["/no", "/no-rro"] {
-            assert!(!succeeds(&cri, &id, &format!("{path}/program true")).await, "{handler}: {path}");
+            assert!(!succeeds(&cri, &id, &format!("{path}/busybox true")).await, "{handler}: {path}");
         }
         let seen = sh(&cri, &id, "awk '$2 == \"/no\" { print $4 }' /proc/mounts").await;
         for option in ["rw", "noexec", "nodev", "nosuid"] {
