@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The public client `crictl` against the real daemon: what operators type. Needs root, and crictl in PATH
-//! or named by HULL_CRICTL (`cargo xtask test` builds it where Go is).
+//! or named by HULL_CRICTL (`cargo xtask test` builds it where Go is). And a client on another gRPC implementation.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "tests")]
 
 use std::path::{Path, PathBuf};
@@ -137,4 +137,52 @@ async fn what_operators_type_works_without_warnings() {
     crictl.run(&["rmi", hull_tests::IMAGE]);
     assert!(!crictl.run(&["images"]).contains("busybox"));
     daemon.cri().await.import(images::busybox()).await.unwrap();
+}
+
+/// Python with grpcio installed, by HULL_GRPCIO (`cargo xtask test` and `cargo xtask clients` prepare it).
+fn python_with_grpcio() -> Option<PathBuf> {
+    let path = PathBuf::from(std::env::var_os("HULL_GRPCIO")?);
+    assert!(path.is_file(), "HULL_GRPCIO={} is not there", path.display());
+    Some(path)
+}
+
+/// A client on gRPC's C core, which names the socket's path as the authority of each call.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pythons_grpcio_runs_a_pod_without_options() {
+    if !root_tests_enabled() {
+        return;
+    }
+    let Some(python) = python_with_grpcio() else {
+        eprintln!("skipped: HULL_GRPCIO is not set");
+        return;
+    };
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let daemon = Setup::real().start().await;
+    for handler in runtimes::REAL {
+        let dir = daemon.dir();
+        let out = dir.join(format!("grpcio-{handler}"));
+        std::fs::create_dir(&out).unwrap();
+        let output = tokio::process::Command::new(&python)
+            .arg(sources.join("tests/clients/pod.py"))
+            .arg("--socket")
+            .arg(daemon.socket())
+            .arg("--cri-proto")
+            .arg(sources.join("crates/cri-api/proto"))
+            .arg("--admin-proto")
+            .arg(sources.join("crates/admin-api/proto"))
+            .arg("--out")
+            .arg(&out)
+            .args(["--image", hull_tests::IMAGE, "--handler", handler, "--cgroup-parent"])
+            .arg(hull_tests::cgroups::pod(daemon.cgroup_parent(), &format!("grpcio-{handler}")))
+            .arg("--logs")
+            .arg(out.join("logs"))
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .output()
+            .await
+            .expect("start python");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{handler}: {stderr}\n{}", daemon.log());
+        daemon.assert_nothing_left().await;
+        real_runtime_ok(handler, "a pod by grpcio");
+    }
 }

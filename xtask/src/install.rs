@@ -42,6 +42,9 @@ const RUNC: [(Need, &str); 3] = [
     (Need::Library("libseccomp"), "libseccomp-dev"),
 ];
 
+/// What a virtual environment of Python is made with.
+const PYTHON: [(Need, &str); 2] = [(Need::Program("python3"), "python3"), (Need::PythonVenv, "python3-venv")];
+
 /// What the guest of `cargo xtask test-cgroup2` is made of.
 const CGROUP2: [(Need, &str); 6] = [
     (Need::Program("qemu-system-x86_64"), "qemu-system-x86"),
@@ -62,6 +65,7 @@ enum Need {
     StaticBusybox,
     StaticLibc,
     Header(&'static str),
+    PythonVenv,
 }
 
 impl Need {
@@ -74,6 +78,9 @@ impl Need {
             Self::StaticBusybox => busybox_is_static(Path::new("/bin/busybox")),
             Self::StaticLibc => can_link_statically(),
             Self::Header(path) => Path::new(path).is_file(),
+            Self::PythonVenv => {
+                run::capture(Command::new("python3").args(["-c", "import ensurepip, venv"])).is_ok()
+            }
         }
     }
 }
@@ -149,6 +156,11 @@ pub(crate) fn youki_packages() -> Result<()> {
 /// Brings what is missing to build a current runc; fails as [`missing_packages`].
 pub(crate) fn runc_packages() -> Result<()> {
     bring(&RUNC)
+}
+
+/// Brings what is missing for a virtual environment of Python; fails as [`missing_packages`].
+pub(crate) fn python_packages() -> Result<()> {
+    bring(&PYTHON)
 }
 
 /// Brings what is missing for `cargo xtask test-cgroup2`; fails as [`missing_packages`].

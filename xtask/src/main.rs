@@ -20,6 +20,7 @@ mod bench;
 mod census;
 mod cgroup2;
 mod chaos;
+mod clients;
 mod conformance;
 mod demo;
 mod dist;

@@ -22,7 +22,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use crate::run::{self, PrivateDir, headline};
-use crate::{census::Census, go, install, youki};
+use crate::{census::Census, clients, go, install, youki};
 use artifacts::{Built, TestBinary};
 use tally::Tally;
 
@@ -250,6 +250,7 @@ fn root_suites(root: &Path, built: &Built, options: &Options, tally: &mut Tally)
     let crictl = crictl(root);
     let youki = if options.youki { Some(youki::program(root)?) } else { None };
     let runc = current_runc(root);
+    let python = grpcio(root);
     headline("Root suites: real runtimes, namespaces and networks");
     let before = Census::take();
     for suite in suites {
@@ -266,6 +267,9 @@ fn root_suites(root: &Path, built: &Built, options: &Options, tally: &mut Tally)
         }
         if let Some(path) = &runc {
             command.env("HULL_RUNC_CURRENT", path);
+        }
+        if let Some(path) = &python {
+            command.env("HULL_GRPCIO", path);
         }
         run_binary(suite, &mut command, tally)?;
         // After each suite, so that the difference has a culprit.
@@ -333,6 +337,20 @@ fn current_runc(root: &Path) -> Option<PathBuf> {
         Ok(path) => Some(path),
         Err(error) => {
             println!("a current runc could not be built, suites on it will be skipped: {error:#}");
+            None
+        }
+    }
+}
+
+/// Python with grpcio: `$HULL_GRPCIO`, or one prepared here. `None` is reported.
+fn grpcio(root: &Path) -> Option<PathBuf> {
+    if let Some(path) = std::env::var_os("HULL_GRPCIO") {
+        return Some(path.into());
+    }
+    match clients::grpcio(root) {
+        Ok(path) => Some(path),
+        Err(error) => {
+            println!("grpcio could not be installed, its test will be skipped: {error:#}");
             None
         }
     }

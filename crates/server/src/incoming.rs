@@ -9,6 +9,8 @@
 //! A connection whose client does not begin to speak is closed; one that has spoken may be idle for ever, as the
 //! kubelet's is. Pings would tell nothing: the kernel closes this end when the other process ends.
 
+mod filter;
+
 use std::collections::HashMap;
 use std::future::Future;
 use std::io::{self, IoSlice};
@@ -22,6 +24,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::Sleep;
 use tonic::transport::server::{Connected, UdsConnectInfo};
+
+use self::filter::Filter;
 
 const PAUSE: Duration = Duration::from_millis(100);
 /// Connections at a time.
@@ -80,6 +84,7 @@ pub(crate) struct Connection {
     stream: UnixStream,
     /// Bytes of the preface that have not come yet, and until when they must.
     preface: Option<(usize, Pin<Box<Sleep>>)>,
+    filter: Filter,
     _place: Place,
 }
 
@@ -139,7 +144,7 @@ impl Drop for Place {
 impl Connection {
     fn new(stream: UnixStream, place: Place) -> Self {
         let preface = Some((PREFACE, Box::pin(tokio::time::sleep(PREFACE_WITHIN))));
-        Self { stream, preface, _place: place }
+        Self { stream, preface, filter: Filter::new(), _place: place }
     }
 }
 
@@ -150,11 +155,12 @@ impl AsyncRead for Connection {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
-        let Some((missing, deadline)) = &mut self.preface else { return read };
+        let Self { stream, preface, filter, .. } = &mut *self;
+        let read = filter.poll_read(stream, cx, buf);
+        let Some((missing, deadline)) = preface else { return read };
         *missing = missing.saturating_sub(buf.filled().len() - before);
         if *missing == 0 {
-            self.preface = None;
+            *preface = None;
             return read;
         }
         if read.is_pending() && deadline.as_mut().poll(cx).is_ready() {

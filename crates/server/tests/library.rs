@@ -13,6 +13,7 @@ use hull_cri_api::v1::{
 };
 use hull_pod_network::NetworkStatus;
 use hull_server::Server;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonic::transport::{Channel, Endpoint};
 
 async fn client(server: &Server) -> RuntimeServiceClient<Channel> {
@@ -64,6 +65,64 @@ async fn a_test_starts_a_server_runs_a_pod_and_steers_the_simulated_workload() {
     tokio::time::timeout(Duration::from_secs(5), exited).await.expect("the exit is noticed");
     client.remove_pod_sandbox(RemovePodSandboxRequest { pod_sandbox_id: pod_id }).await.unwrap();
     assert_eq!(server.mocks().network.as_ref().unwrap().leases(), []);
+    server.shutdown().await;
+}
+
+/// A frame of HTTP/2.
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// Calls Version with these authorities, one after another, and returns the kind of the first frame of each answer.
+async fn call_version(server: &Server, authorities: &[&str]) -> Vec<u8> {
+    const HEADERS: u8 = 1;
+    const RESET: u8 = 3;
+    const GOAWAY: u8 = 7;
+    let text = |text: &str| [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
+    let mut socket = tokio::net::UnixStream::connect(server.socket()).await.unwrap();
+    socket.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+    socket.write_all(&frame(4, 0, 0, b"")).await.unwrap();
+    let mut answers = Vec::new();
+    for (number, authority) in authorities.iter().enumerate() {
+        let stream = u32::try_from(number).unwrap() * 2 + 1;
+        // POST, http; the authority goes into the dynamic table, and is the first entry there for the next call.
+        let mut block = vec![0x83, 0x86, 0x04];
+        block.extend(text("/runtime.v1.RuntimeService/Version"));
+        if *authority == "again" {
+            block.push(0x80 | 62);
+        } else {
+            block.push(0x41);
+            block.extend(text(authority));
+        }
+        block.extend([vec![0x00], text("te"), text("trailers")].concat());
+        block.extend([vec![0x0f, 0x10], text("application/grpc")].concat());
+        let request = [frame(HEADERS, 4, stream, &block), frame(0, 1, stream, &[0; 5])].concat();
+        socket.write_all(&request).await.unwrap();
+        loop {
+            let mut head = [0; 9];
+            socket.read_exact(&mut head).await.unwrap();
+            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+            socket.read_exact(&mut vec![0; usize::try_from(length).unwrap()]).await.unwrap();
+            let of_stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]) == stream;
+            if head[3] == GOAWAY || (of_stream && matches!(head[3], HEADERS | RESET)) {
+                answers.push(head[3]);
+                break;
+            }
+        }
+    }
+    answers
+}
+
+/// gRPC's C core and Netty name the socket's path there.
+#[tokio::test]
+async fn whatever_a_client_calls_the_server_it_is_answered() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start_mock(dir.path()).await.unwrap();
+    let authorities =
+        ["%2Frun%2Fhull%2Fhull.sock", "again", "/run/hull/hull.sock", "again", "localhost", "again", "a b"];
+    let answers = tokio::time::timeout(Duration::from_secs(10), call_version(&server, &authorities)).await;
+    assert_eq!(answers.expect("every call is answered"), [1; 7]);
     server.shutdown().await;
 }
 
