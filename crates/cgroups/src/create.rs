@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Making cgroups and moving processes into them.
+//!
+//! Others make and remove the same parents meanwhile: the pods that share one, another daemon, the kubelet. A directory
+//! that was there a moment ago may be gone, in one hierarchy or in all, at each step of a creation, which then starts over.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::file::{self, io_error};
 use crate::layout::Layout;
@@ -12,21 +16,42 @@ use crate::{Error, ExecScope, Mode, Result, path};
 /// What a parent of version 2 hands down, where it is offered: what limits and statistics need.
 const HANDED_DOWN: [&str; 7] = ["cpuset", "cpu", "io", "memory", "hugetlb", "pids", "rdma"];
 
+/// How often a creation starts over after a parent was removed under it.
+const TRIES: u32 = 50;
+/// The pause before it does: whoever removes a shared parent needs a moment for all its hierarchies.
+const PAUSE: Duration = Duration::from_millis(1);
+
 pub(crate) fn create(layout: &Layout, path: &Path) -> Result<Vec<PathBuf>> {
     let below = path::relative(path)?;
-    let roots: Vec<_> = layout.roots().collect();
     let mut made = Vec::new();
-    let mut prefix = PathBuf::new();
-    for component in below.components() {
-        prefix.push(component);
-        for root in &roots {
-            if let Err(error) = make(layout, &root.join(&prefix), &mut made) {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match create_once(layout, &below, &mut made) {
+            Ok(()) => break,
+            Err(error) if tries < TRIES && was_removed(&error) => std::thread::sleep(PAUSE),
+            Err(error) => {
                 undo(&made);
                 return Err(error);
             }
         }
     }
+    made.sort_by_key(|dir| dir.components().count());
     Ok(made)
+}
+
+fn create_once(layout: &Layout, below: &Path, made: &mut Vec<PathBuf>) -> Result<()> {
+    let mut prefix = PathBuf::new();
+    for component in below.components() {
+        prefix.push(component);
+        layout.roots().try_for_each(|root| make(layout, &root.join(&prefix), made))?;
+    }
+    Ok(())
+}
+
+/// Whether a directory vanished between two steps.
+fn was_removed(error: &Error) -> bool {
+    matches!(error, Error::Io { source, .. } if file::is_gone(source))
 }
 
 pub(crate) fn create_exec(layout: &Layout, container: &Path, name: &str, scope: ExecScope) -> Result<()> {
@@ -50,7 +75,12 @@ pub(crate) fn create_exec(layout: &Layout, container: &Path, name: &str, scope: 
         // Not through `make`: handing controllers down would close a container of version 2 to processes.
         if let Err(error) = make_dir(&dir, &mut made).and_then(|()| fill_cpuset(layout, &dir)) {
             undo(&made);
-            return Err(error);
+            // The container ended meanwhile.
+            return Err(if was_removed(&error) {
+                Error::NotFound { path: container.to_owned() }
+            } else {
+                error
+            });
         }
     }
     Ok(())
@@ -94,11 +124,23 @@ fn make(layout: &Layout, dir: &Path, made: &mut Vec<PathBuf>) -> Result<()> {
 fn make_dir(dir: &Path, made: &mut Vec<PathBuf>) -> Result<()> {
     let result = hull_failpoint::failpoint!("cgroups.create.mkdir").and_then(|()| fs::create_dir(dir));
     match result {
+        // A second try makes again what was removed after the first.
+        Ok(()) if made.iter().any(|known| known == dir) => {}
         Ok(()) => made.push(dir.to_owned()),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return existing(dir, error),
         Err(source) => return Err(io_error("cannot make", dir, source)),
     }
     Ok(())
+}
+
+/// What was in the way of a directory is that directory; or it has just been removed, which is
+/// [`io::ErrorKind::NotFound`]; or it is something else, which is an error.
+fn existing(dir: &Path, taken: io::Error) -> Result<()> {
+    match fs::metadata(dir) {
+        Ok(found) if found.is_dir() => Ok(()),
+        Err(error) if file::is_gone(&error) => Err(io_error("cannot make", dir, error)),
+        Ok(_) | Err(_) => Err(io_error("cannot make", dir, taken)),
+    }
 }
 
 /// Enables controllers for the children of a cgroup that is about to get one.
@@ -162,6 +204,54 @@ mod tests {
         assert!(made[first_inner..].iter().all(|dir| dir.ends_with("kubepods/c")));
         assert!(!made.contains(&tree.root().join("memory/kubepods")), "it was there");
         assert!(tree.cgroups().create(Path::new("/kubepods/c")).unwrap().is_empty(), "all was there");
+    }
+
+    /// What the daemon does when the last pod of a shared parent goes while the first of another comes.
+    #[test]
+    fn parents_that_are_removed_meanwhile_are_made_again() {
+        for tree in [Tree::v1(), Tree::hybrid()] {
+            let layout = &tree.cgroups().layout;
+            let ended = std::sync::atomic::AtomicBool::new(false);
+            let prune = |path: &str| {
+                layout.roots().for_each(|root| drop(fs::remove_dir(root.join(path))));
+            };
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    while !ended.load(std::sync::atomic::Ordering::Relaxed) {
+                        prune("a/b");
+                        prune("a");
+                    }
+                });
+                let made: Vec<_> = (0..200)
+                    .map(|n| {
+                        let path = PathBuf::from(format!("/a/b/c{n}"));
+                        let made = tree.cgroups().create(&path);
+                        let whole =
+                            layout.roots().all(|root| root.join(&path.strip_prefix("/").unwrap()).is_dir());
+                        tree.cgroups().remove(&path).unwrap();
+                        made.map(|made| {
+                            (made.iter().filter(|dir| dir.ends_with(format!("c{n}"))).count(), whole)
+                        })
+                    })
+                    .collect();
+                ended.store(true, std::sync::atomic::Ordering::Relaxed);
+                for made in made {
+                    assert_eq!(made.unwrap(), (tree.roots(), true));
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn what_vanishes_while_it_is_in_the_way_is_gone_and_not_there() {
+        let tree = Tree::v1();
+        let taken = || io::Error::from(io::ErrorKind::AlreadyExists);
+        let dir = tree.root().join("pids/a");
+        assert!(was_removed(&existing(&dir, taken()).unwrap_err()));
+        fs::create_dir(&dir).unwrap();
+        existing(&dir, taken()).unwrap();
+        tree.put("pids/file", "");
+        assert!(!was_removed(&existing(&tree.root().join("pids/file"), taken()).unwrap_err()));
     }
 
     #[test]

@@ -114,16 +114,7 @@ impl Node for LinuxNode {
         let (cgroups, path) = (self.cgroups.clone(), path.to_owned());
         blocking(move || {
             failpoint!("node.cgroup.create").map_err(|e| Error::io("make cgroup", e))?;
-            let mut tries = 0;
-            let made = loop {
-                tries += 1;
-                match cgroups.create(&path) {
-                    // The last pod of a shared parent took it away between two of our mkdirs.
-                    Err(hull_cgroups::Error::Io { source, .. })
-                        if source.kind() == io::ErrorKind::NotFound && tries < CREATE_TRIES => {}
-                    made => break made?,
-                }
-            };
+            let made = cgroups.create(&path)?;
             Ok::<_, Error>(made.iter().any(|dir| dir.ends_with(relative(&path))))
         })
         .await
@@ -266,9 +257,6 @@ fn give_pipe(pid: i32, fd: u32, (uid, gid): (u32, u32)) -> rustix::io::Result<()
     let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
     rustix::fs::chownat(&stream, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)
 }
-
-/// Pods that come and go side by side may take a shared parent away so often, and not oftener.
-const CREATE_TRIES: u32 = 20;
 
 fn has_no_children(dir: &Path) -> bool {
     fs::read_dir(dir).is_ok_and(|mut entries| {

@@ -5,6 +5,7 @@
 //! slice is made here. An empty scope goes by itself; one that failed stays as a name until it is forgotten.
 
 use std::path::Path;
+use std::time::Duration;
 
 use hull_systemd::unit::{Kind, Unit, slice_path};
 use hull_systemd::{Error as SystemdError, Property, Systemd};
@@ -17,11 +18,30 @@ pub(super) async fn create(systemd: &Systemd, unit: &Unit, exists: impl Fn(&Path
         Kind::Slice => &unit.name,
         Kind::Scope => &unit.slice,
     };
-    if exists(&slice_path(slice)?) {
-        return Ok(false);
+    let path = slice_path(slice)?;
+    for _ in 1..TRIES {
+        if exists(&path) {
+            return Ok(false);
+        }
+        match systemd.start_slice(slice, "Pods of Hull").await {
+            Err(error) if is_being_stopped(&error) => tokio::time::sleep(PAUSE).await,
+            started => return Ok(started.map(|()| true)?),
+        }
     }
     systemd.start_slice(slice, "Pods of Hull").await?;
     Ok(true)
+}
+
+/// How often a slice is asked for that is just being stopped by another daemon or the kubelet.
+const TRIES: u32 = 50;
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Whether a start lost against a stop that was queued before it, or that replaced it.
+fn is_being_stopped(error: &SystemdError) -> bool {
+    match error {
+        SystemdError::Job { result, .. } => result == "canceled",
+        error => error.name() == Some("org.freedesktop.systemd1.TransactionIsDestructive"),
+    }
 }
 
 /// Has systemd stop and forget it. Nothing lives in it. A failure is only told: what is left of an empty cgroup is
