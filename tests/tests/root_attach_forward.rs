@@ -356,7 +356,7 @@ fn cut(mut stream: TcpStream) -> io::Result<()> {
 }
 
 fn network(daemon: &Daemon, pod: &str) -> PathBuf {
-    daemon.netns_dir().join(format!("hull-{pod}"))
+    daemon.netns_dir().join(format!("hull.{pod}"))
 }
 
 /// What a connection of the crowd does.

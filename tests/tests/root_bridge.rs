@@ -73,7 +73,7 @@ fn node_asks(net: &HostNet, host: &str, port: u16) -> Result<String, String> {
 
 /// Answers datagrams to a pod's port 5353 with a word, until the test ends (busybox has no program for it).
 fn echo_datagrams(daemon: &Daemon, pod_id: &str, word: &'static str) {
-    let netns = daemon.netns_dir().join(format!("hull-{pod_id}"));
+    let netns = daemon.netns_dir().join(format!("hull.{pod_id}"));
     let socket = hull_netns::enter(&netns, || UdpSocket::bind("[::]:5353")).unwrap().unwrap();
     std::thread::spawn(move || {
         let mut buffer = [0; 16];
@@ -301,7 +301,7 @@ async fn after_a_reboot_addresses_and_ports_are_free() {
     daemon.kill9().await;
     assert_eq!(census::leases(&daemon).len(), 1);
     // What a reboot takes: links, rules, pinned namespaces.
-    nix::mount::umount2(&daemon.netns_dir().join(format!("hull-{id}")), nix::mount::MntFlags::MNT_DETACH)
+    nix::mount::umount2(&daemon.netns_dir().join(format!("hull.{id}")), nix::mount::MntFlags::MNT_DETACH)
         .unwrap();
     daemon.reboot_net();
     daemon.start().await;

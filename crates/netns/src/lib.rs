@@ -2,7 +2,7 @@
 //! Persistent namespaces that exist before the pod and outlive every process in it.
 //!
 //! A namespace is kept by bind-mounting its `/proc/.../ns/KIND` file on an empty file. The network
-//! namespace of pod ID is pinned at `<netns dir>/hull-ID` (other programs look there), the pod's user, ipc
+//! namespace of pod ID is pinned at `<netns dir>/hull.ID` (other programs look there), the pod's user, ipc
 //! and uts namespaces at `<ns dir>/ID/{user,ipc,uts}`. All names derive from the id, so a daemon that died
 //! in the middle knows what to remove. A pod with a user namespace has its other namespaces made inside of it,
 //! so that they belong to its root ([`helper`]).
@@ -37,7 +37,7 @@ use serde::{Deserialize, Serialize};
 
 pub use dial::{Connection, DialRequest};
 pub use error::{Error, Result};
-pub use linux::{Helper, LinuxConfig, LinuxNetNs, enter};
+pub use linux::{FORMER_PREFIX, Helper, LinuxConfig, LinuxNetNs, PREFIX, enter};
 pub use mapping::{IdMapping, UserMappings};
 pub use request::refused_sysctl;
 
@@ -61,7 +61,8 @@ pub trait NetNsManager: Debug + Send + Sync {
     /// Unpins and removes everything of `id`. Idempotent.
     async fn remove(&self, id: &str) -> Result<()>;
 
-    /// The ids that have something pinned, or a leftover of it that [`Self::remove`] would clean; sorted.
+    /// The ids that have something pinned, or a leftover of it that [`Self::remove`] would clean; sorted. In a folder that is
+    /// shared they may be another daemon's.
     async fn list(&self) -> Result<Vec<String>>;
 
     /// Connects to a TCP port of localhost as a process in the namespace would: 127.0.0.1, and where that does not

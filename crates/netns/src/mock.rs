@@ -241,7 +241,7 @@ fn namespaces(request: &CreateRequest) -> PodNamespaces {
 }
 
 fn network_path(id: &str) -> PathBuf {
-    Path::new("/run/netns").join(format!("hull-{id}"))
+    Path::new("/run/netns").join(format!("{}{id}", crate::PREFIX))
 }
 
 fn pop<T>(queues: &mut HashMap<String, VecDeque<T>>, op: &str) -> Option<T> {

@@ -16,7 +16,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use hull_netns::contract::{self, Step};
-use hull_netns::{CreateRequest, Error, NetNsManager, enter};
+use hull_netns::{CreateRequest, Error, FORMER_PREFIX, LinuxConfig, LinuxNetNs, NetNsManager, enter};
 use kernel::{everything, root_test, root_tests_enabled, run, with_user};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use proptest::prelude::*;
@@ -171,4 +171,25 @@ root_test!(a_create_that_nobody_waits_for_leaves_nothing, async |kernel| {
             assert!(manager.list().await.unwrap().is_empty());
         }
     }
+});
+
+root_test!(pods_of_a_former_version_keep_their_name, async |kernel| {
+    let config = LinuxConfig { prefix: FORMER_PREFIX.to_owned(), former_prefix: None, ..kernel.config() };
+    let former = LinuxNetNs::new(config);
+    let pinned = former.create(&everything("old")).await.unwrap();
+    let manager = kernel.manager();
+    assert_eq!(manager.open("old").await.unwrap(), pinned);
+    let network = pinned.network.unwrap();
+    assert!(network.as_path().ends_with("hull-old"), "{network:?}");
+    let error = manager.create(&everything("old")).await.unwrap_err();
+    assert!(matches!(error, Error::AlreadyExists { .. }), "{error}");
+    let new = manager.create(&everything("new")).await.unwrap().network.unwrap();
+    assert!(new.as_path().ends_with("hull.new"), "{new:?}");
+    assert_eq!(manager.list().await.unwrap(), ["new", "old"]);
+    // What the check of the former version takes for its own.
+    assert!(!new.as_path().file_name().unwrap().to_str().unwrap().starts_with(FORMER_PREFIX));
+    for id in ["old", "new"] {
+        manager.remove(id).await.unwrap();
+    }
+    assert!(manager.list().await.unwrap().is_empty() && !network.as_path().exists());
 });

@@ -12,7 +12,7 @@ use hull_conmon_client::mock::MockMonitor;
 use hull_image_store::mock::MockImageStore;
 use hull_image_store::{ImageStore, LocalImageStore, local::LocalConfig, registry};
 use hull_netns::mock::MockNetNs;
-use hull_netns::{Helper, LinuxConfig, LinuxNetNs, NetNsManager};
+use hull_netns::{LinuxConfig, LinuxNetNs, NetNsManager};
 use hull_oci_runtime::OciRuntime;
 use hull_oci_runtime::cli::{CrunRuntime, Deadlines, RuncRuntime, RuntimeConfig, YoukiRuntime};
 use hull_oci_runtime::mock::{MockRuntime, World};
@@ -95,9 +95,8 @@ impl Backends {
         } else {
             Arc::new(LinuxNetNs::new(LinuxConfig {
                 netns_dir: config.network.netns_dir.clone(),
-                prefix: "hull-".to_owned(),
                 ns_dir: config.run_root.join("ns"),
-                helper: Helper::default(),
+                ..LinuxConfig::default()
             }))
         };
         let (network, network_end): (Arc<dyn PodNetwork>, _) = match config.network.backend {

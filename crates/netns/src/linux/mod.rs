@@ -34,13 +34,22 @@ use crate::{
 use busy::Busy;
 pub use enter::enter;
 
+/// What the name of a pinned network namespace begins with: `hull.ID`.
+pub const PREFIX: &str = "hull.";
+/// What it began with in a former version: `hull-ID`. `hull check` of that version takes whatever is named so for its own,
+/// and unpins it.
+pub const FORMER_PREFIX: &str = "hull-";
+
 /// Where [`LinuxNetNs`] keeps things.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinuxConfig {
     /// The folder of network namespaces, made a shared mount of its own as `ip netns` does.
     pub netns_dir: PathBuf,
-    /// What the names in `netns_dir` begin with, so that others can tell ours.
+    /// What the names in `netns_dir` begin with. Others use the same folder, another Hull too: a name alone does not prove
+    /// who made it.
     pub prefix: String,
+    /// What they began with before; pins of this name are opened and removed, and none is made.
+    pub former_prefix: Option<String>,
     /// The folder of user, ipc and uts namespaces.
     pub ns_dir: PathBuf,
     /// Who makes user namespaces.
@@ -70,7 +79,8 @@ impl Default for LinuxConfig {
     fn default() -> Self {
         Self {
             netns_dir: PathBuf::from("/run/netns"),
-            prefix: "hull-".to_owned(),
+            prefix: PREFIX.to_owned(),
+            former_prefix: Some(FORMER_PREFIX.to_owned()),
             ns_dir: PathBuf::from("/run/hull/ns"),
             helper: Helper::default(),
         }
@@ -85,11 +95,29 @@ impl Default for Helper {
 }
 
 impl LinuxConfig {
+    /// Where a namespace is pinned.
     fn path(&self, kind: Kind, id: &str) -> PathBuf {
         match kind {
             Kind::Net => self.netns_dir.join(format!("{}{id}", self.prefix)),
             Kind::User | Kind::Ipc | Kind::Uts => self.folder(id).join(kind.name()),
         }
+    }
+
+    /// Where a former version pinned it, if that was elsewhere.
+    fn former_path(&self, kind: Kind, id: &str) -> Option<PathBuf> {
+        let prefix = self.former_prefix.as_ref().filter(|_| kind == Kind::Net)?;
+        Some(self.netns_dir.join(format!("{prefix}{id}")))
+    }
+
+    /// Where it is pinned now: a pod of a former version keeps its name.
+    fn pinned(&self, kind: Kind, id: &str) -> PathBuf {
+        let there = |path: &PathBuf| path.symlink_metadata().is_ok();
+        self.former_path(kind, id).filter(there).unwrap_or_else(|| self.path(kind, id))
+    }
+
+    /// The prefixes of names, the present one first.
+    fn prefixes(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(self.prefix.as_str()).chain(self.former_prefix.as_deref())
     }
 
     /// The folder of a pod's user, ipc and uts namespaces.

@@ -77,12 +77,12 @@ fn on_thread(
 /// Living namespaces are an error, the remains of dead ones are removed.
 fn clean_leftovers(layout: &LinuxConfig, id: &str) -> Result<()> {
     let found: Vec<Found> =
-        Kind::ALL.into_iter().map(|kind| find(&layout.path(kind, id), kind)).collect::<Result<_>>()?;
+        Kind::ALL.into_iter().map(|kind| find(&layout.pinned(kind, id), kind)).collect::<Result<_>>()?;
     if found.contains(&Found::Namespace) {
         return Err(Error::AlreadyExists { id: id.to_owned() });
     }
     for (kind, _) in Kind::ALL.into_iter().zip(&found).filter(|(_, found)| **found == Found::Leftover) {
-        let path = layout.path(kind, id);
+        let path = layout.pinned(kind, id);
         tracing::warn!(path = %path.display(), "removing a leftover that is no namespace");
         unpin::unpin(&path)?;
     }

@@ -33,6 +33,9 @@ pub(super) fn remove(layout: &LinuxConfig, id: &str) -> Result<()> {
     };
     for kind in Kind::ALL {
         note(unpin(&layout.path(kind, id)));
+        if let Some(former) = layout.former_path(kind, id) {
+            note(unpin_former(&former));
+        }
     }
     note(remove_folder(&layout.folder(id)));
     result
@@ -42,10 +45,20 @@ pub(super) fn remove(layout: &LinuxConfig, id: &str) -> Result<()> {
 pub(super) fn list(layout: &LinuxConfig) -> Result<Vec<String>> {
     let mut ids = BTreeSet::new();
     let pinned = names(&layout.netns_dir)?;
-    ids.extend(pinned.iter().filter_map(|name| name.strip_prefix(&layout.prefix)).map(str::to_owned));
+    let id =
+        |name: &String| layout.prefixes().find_map(|prefix| name.strip_prefix(prefix)).map(str::to_owned);
+    ids.extend(pinned.iter().filter_map(id));
     ids.extend(names(&layout.ns_dir)?);
     ids.retain(|id| validate_id(id).is_ok());
     Ok(ids.into_iter().collect())
+}
+
+/// As [`unpin`], without a system call that changes anything where nothing is, as for every pod of this version.
+fn unpin_former(path: &Path) -> Result<()> {
+    match path.symlink_metadata() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        _ => unpin(path),
+    }
 }
 
 /// Unmounts until no mount is left, then unlinks.

@@ -26,7 +26,7 @@ pub(super) enum Found {
 /// Everything that is pinned for an id.
 pub(super) fn open_all(layout: &LinuxConfig, id: &str) -> Result<PodNamespaces> {
     let found = |kind| -> Result<Option<_>> {
-        let path = layout.path(kind, id);
+        let path = layout.pinned(kind, id);
         match is_namespace(&path, kind) {
             Ok(()) => Ok(Some(path)),
             Err(Error::NotFound { .. }) if is_dangling(&path) => {

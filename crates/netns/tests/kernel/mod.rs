@@ -30,7 +30,8 @@ impl Kernel {
     pub(crate) fn config(&self) -> LinuxConfig {
         LinuxConfig {
             netns_dir: self.dir.path().join("netns"),
-            prefix: "hull-".to_owned(),
+            prefix: hull_netns::PREFIX.to_owned(),
+            former_prefix: Some(hull_netns::FORMER_PREFIX.to_owned()),
             ns_dir: self.dir.path().join("ns"),
             helper: Helper {
                 program: env!("CARGO_BIN_EXE_hull-netns-helper").into(),
@@ -44,7 +45,7 @@ impl Kernel {
     }
 
     pub(crate) fn pin(&self, id: &str) -> PathBuf {
-        self.dir.path().join("netns").join(format!("hull-{id}"))
+        self.dir.path().join("netns").join(format!("hull.{id}"))
     }
 
     pub(crate) fn mounts(&self) -> Vec<String> {

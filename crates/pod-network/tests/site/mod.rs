@@ -73,7 +73,6 @@ impl Site {
         let dir = tempfile::tempdir().unwrap();
         let netns = LinuxNetNs::new(LinuxConfig {
             netns_dir: dir.path().join("netns"),
-            prefix: "hull-".to_owned(),
             ns_dir: dir.path().join("ns"),
             ..LinuxConfig::default()
         });
