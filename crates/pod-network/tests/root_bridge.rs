@@ -365,6 +365,38 @@ async fn pods_of_a_bridge_with_a_former_name_are_released() {
     site.finish(network).await;
 }
 
+/// Another daemon that was given the same name for its bridge has no network, and takes nothing away when it ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_daemons_bridge_of_the_same_name_is_left_alone() {
+    if !runs_inside("another_daemons_bridge_of_the_same_name_is_left_alone").await {
+        return;
+    }
+    let site = Site::new();
+    let network = site.network().await;
+    let (netns, a) = site.pod(&network, "a", vec![mapping(Protocol::Tcp, 8080, None)]).await;
+    network.attach(&a).await.unwrap();
+    serve(&netns);
+    let other = BridgeConfig {
+        state_dir: site.dir.path().join("other"),
+        subnets: vec!["10.214.0.0/24".parse().unwrap()],
+        ..site.config.clone()
+    };
+    let other = BridgeNetwork::open(other).await.unwrap();
+    let status = other.status();
+    assert!(
+        matches!(&status, NetworkStatus::NotReady { message, .. } if message.contains("network.bridge.name")),
+        "{status:?}"
+    );
+    assert_eq!(other.held().await.unwrap(), [], "its links are another's");
+    other.gc(&[]).await.unwrap();
+    other.shutdown().await;
+    ask("127.0.0.1:8080".parse().unwrap()).expect("its table is there");
+    network.check(&a).await.unwrap();
+    network.detach(&a).await.unwrap();
+    site.remove_netns("a").await;
+    site.finish(network).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn many_pods_at_once_and_how_long_one_takes() {
     if !runs_inside("many_pods_at_once_and_how_long_one_takes").await {

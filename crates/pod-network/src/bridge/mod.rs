@@ -154,16 +154,22 @@ impl BridgeNetwork {
 
     async fn remove(&self) {
         let shared = &self.shared;
-        let removed = async {
-            shared.rules.remove(&shared.config).await?;
-            let config = shared.config.clone();
-            blocking("remove the bridge", move || {
-                node::remove(&config).map_err(|source| Error::Io {
-                    context: format!("network {}: remove the bridge", config.name),
+        let config = shared.config.clone();
+        let in_kernel = |step: &'static str, work: fn(&BridgeConfig) -> std::io::Result<bool>| {
+            let config = config.clone();
+            blocking(step, move || {
+                work(&config).map_err(|source| Error::Io {
+                    context: format!("network {}: {step}", config.name),
                     source,
                 })
             })
-            .await
+        };
+        let removed = async {
+            // The table has the bridge's name: where the bridge is another daemon's, so is the table.
+            if in_kernel("look at the bridge", node::is_ours).await? || shared.rules.is_intact(&config)? {
+                shared.rules.remove(&config).await?;
+            }
+            in_kernel("remove the bridge", |config| node::remove(config).map(|()| true)).await.map(drop)
         };
         if let Err(error) = removed.await {
             tracing::warn!(%error, "the bridge is not taken away: it does no harm, and the next start uses it");
