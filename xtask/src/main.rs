@@ -24,6 +24,7 @@ mod clients;
 mod conformance;
 mod demo;
 mod dist;
+mod former;
 mod go;
 mod install;
 mod run;
@@ -47,6 +48,7 @@ usage: cargo xtask COMMAND
                     --deny           install cargo-deny when it is missing
                     --only NAME      only test binaries whose name contains NAME (and no lints)
                     --youki          also on youki, which is built first (some minutes)
+                    --former COMMIT  also beside a daemon of that commit, which is built first (some minutes)
   test-cgroup2 [OPTIONS]
                     boot Debian's kernel with cgroup version 2 and systemd in QEMU, without KVM, and run there
                     what depends on them; needs root, installs what it needs

@@ -22,7 +22,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use crate::run::{self, PrivateDir, headline};
-use crate::{census::Census, clients, go, install, youki};
+use crate::{census::Census, clients, former, go, install, youki};
 use artifacts::{Built, TestBinary};
 use tally::Tally;
 
@@ -51,6 +51,7 @@ pub(crate) struct Options {
     deny: bool,
     only: Option<String>,
     youki: bool,
+    former: Option<String>,
 }
 
 impl Options {
@@ -63,6 +64,10 @@ impl Options {
                 "--no-lint" => options.no_lint = true,
                 "--deny" => options.deny = true,
                 "--youki" => options.youki = true,
+                "--former" => {
+                    let commit = args.next().context("--former needs a commit of a former version")?;
+                    options.former = Some(commit.clone());
+                }
                 "--only" => {
                     let name = args.next().context("--only needs the name of a test binary")?;
                     options.only = Some(name.clone());
@@ -249,6 +254,7 @@ fn root_suites(root: &Path, built: &Built, options: &Options, tally: &mut Tally)
     };
     let crictl = crictl(root);
     let youki = if options.youki { Some(youki::program(root)?) } else { None };
+    let former = options.former.as_ref().map(|commit| former::program(root, commit)).transpose()?;
     let runc = current_runc(root);
     let python = grpcio(root);
     headline("Root suites: real runtimes, namespaces and networks");
@@ -264,6 +270,9 @@ fn root_suites(root: &Path, built: &Built, options: &Options, tally: &mut Tally)
         }
         if let Some(path) = &youki {
             command.env("HULL_YOUKI", path);
+        }
+        if let Some(path) = &former {
+            command.env("HULL_FORMER_BIN", path);
         }
         if let Some(path) = &runc {
             command.env("HULL_RUNC_CURRENT", path);
