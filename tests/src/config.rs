@@ -31,6 +31,10 @@ pub(crate) struct Config {
     pub(crate) timeouts: Vec<(String, String)>,
     /// In place of the directory's own.
     pub(crate) root: Option<PathBuf>,
+    /// Where network namespaces are pinned, in place of the directory's own.
+    pub(crate) netns_dir: Option<PathBuf>,
+    /// Where every handler's runtime keeps its state, in a directory by the handler's name; in place of `run_root`.
+    pub(crate) runtime_root: Option<PathBuf>,
     /// Lines for the top of the file.
     pub(crate) top: String,
 }
@@ -68,6 +72,9 @@ impl Config {
                 let _ = writeln!(text, "path = {}", quoted(&handler.path));
             }
             text.push_str(&handler.keys);
+            if let Some(root) = &self.runtime_root {
+                let _ = writeln!(text, "root = {}", quoted(&root.join(&handler.name)));
+            }
         }
         let bins: Vec<String> = self.cni_bin_dirs.iter().map(|dir| quoted(dir)).collect();
         let _ = write!(
@@ -77,7 +84,7 @@ impl Config {
              [streaming]\naddress = \"127.0.0.1\"\nport = 0\n[timeouts]\n",
             conf = quoted(&dir.join("cni/net.d")),
             bins = bins.join(", "),
-            netns = quoted(&dir.join("netns")),
+            netns = quoted(&self.netns_dir.clone().unwrap_or_else(|| dir.join("netns"))),
             certs = quoted(&dir.join("certs.d")),
         );
         for (key, value) in &self.timeouts {

@@ -31,6 +31,8 @@ pub struct Setup {
     env: Vec<(OsString, OsString)>,
     /// `None`: the one that was built with the tests.
     program: Option<PathBuf>,
+    /// `None`: one of its own.
+    cgroup: Option<String>,
 }
 
 /// A daemon with its private directory. It runs, or was killed and can be started again.
@@ -52,7 +54,7 @@ impl Setup {
         // Users inside containers and of user namespaces must get through.
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o711))
             .expect("chmod the private directory");
-        Self { dir, net, config, env: Vec::new(), program: None }
+        Self { dir, net, config, env: Vec::new(), program: None, cgroup: None }
     }
 
     /// A daemon on mock backends: needs no root.
@@ -67,6 +69,8 @@ impl Setup {
             bridge: None,
             timeouts: Vec::new(),
             root: None,
+            netns_dir: None,
+            runtime_root: None,
             top: String::new(),
         };
         Self::new(config, None)
@@ -83,6 +87,8 @@ impl Setup {
             bridge: None,
             timeouts: Vec::new(),
             root: None,
+            netns_dir: None,
+            runtime_root: None,
             top: String::new(),
         };
         let mut setup = Self::new(config, Some(Arc::new(HostNet::new())));
@@ -116,6 +122,22 @@ impl Setup {
     #[must_use]
     pub fn net(mut self, net: Arc<HostNet>) -> Self {
         self.net = Some(net);
+        self
+    }
+
+    /// Runs on the same node as another daemon: its network, its directory of network namespaces, its cgroup of pods.
+    #[must_use]
+    pub fn beside(mut self, other: &Daemon) -> Self {
+        self.net = other.net.clone();
+        self.cgroup = Some(other.cgroup.clone());
+        self.config.netns_dir = Some(other.netns_dir());
+        self
+    }
+
+    /// Has the OCI runtimes keep their state where others may have theirs.
+    #[must_use]
+    pub fn runtime_root(mut self, dir: &Path) -> Self {
+        self.config.runtime_root = Some(dir.to_owned());
         self
     }
 
@@ -183,24 +205,14 @@ impl Setup {
     pub async fn start(self) -> Daemon {
         let mut daemon = self.prepare();
         daemon.start().await;
-        let cri = daemon.cri().await;
-        if daemon.config.mock && daemon.config.local_images {
-            return daemon;
-        }
-        if daemon.config.mock {
-            cri.pull(crate::IMAGE).await.unwrap_or_else(|error| panic!("pull on mocks: {error}"));
-        } else {
-            cri.import(images::busybox())
-                .await
-                .unwrap_or_else(|error| panic!("import: {error}\n{}", daemon.log()));
-        }
+        daemon.bring_image().await;
         daemon
     }
 
     /// The daemon, not started yet: for tests about starting.
     pub fn prepare(self) -> Daemon {
         let driver = if self.config.mock { Driver::Cgroupfs } else { Driver::wanted() };
-        let cgroup = driver.above_pods(&unique());
+        let cgroup = self.cgroup.unwrap_or_else(|| driver.above_pods(&unique()));
         let daemon = Daemon {
             dir: self.dir,
             net: self.net,
@@ -247,7 +259,7 @@ impl Daemon {
 
     /// Where network namespaces are pinned.
     pub fn netns_dir(&self) -> PathBuf {
-        self.dir().join("netns")
+        self.config.netns_dir.clone().unwrap_or_else(|| self.dir().join("netns"))
     }
 
     /// The records of one kind: `sandboxes`, `containers`, `attachments`.
@@ -299,6 +311,16 @@ impl Daemon {
         String::from_utf8_lossy(&fs::read(self.dir().join("hull.log")).unwrap_or_default()).into_owned()
     }
 
+    /// The binary of the daemon and of its commands from now on; `None`: the one that was built with the tests.
+    pub fn set_program(&mut self, program: Option<PathBuf>) {
+        self.program = program;
+    }
+
+    /// The binary of the daemon and of its commands.
+    pub(crate) fn program(&self) -> PathBuf {
+        self.program.clone().unwrap_or_else(|| program("hull"))
+    }
+
     /// Sets or unsets a variable for the next start.
     pub fn set_env(&mut self, key: &str, value: Option<&str>) {
         self.env.retain(|(known, _)| known != key);
@@ -318,7 +340,7 @@ impl Daemon {
             .append(true)
             .open(self.dir().join("hull.log"))
             .expect("open the daemon's log");
-        let hull = self.program.clone().unwrap_or_else(|| program("hull"));
+        let hull = self.program();
         let mut command: Command = match &self.net {
             Some(net) => net.command(&hull).into(),
             None => Command::new(&hull),
@@ -420,6 +442,23 @@ impl Daemon {
         match Cri::connect(&self.socket()).await {
             Ok(cri) => cri,
             Err(error) => panic!("connect to the daemon: {error}\n{}", self.log()),
+        }
+    }
+
+    /// Brings the image of the suites to it.
+    ///
+    /// # Panics
+    /// When that fails; with its log.
+    pub async fn bring_image(&self) {
+        let cri = self.cri().await;
+        if self.config.mock && self.config.local_images {
+            return;
+        }
+        if self.config.mock {
+            cri.pull(crate::IMAGE).await.unwrap_or_else(|error| panic!("pull on mocks: {error}"));
+        } else {
+            let imported = cri.import(images::busybox()).await;
+            imported.unwrap_or_else(|error| panic!("import: {error}\n{}", self.log()));
         }
     }
 

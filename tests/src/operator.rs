@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The commands that an operator types, on a daemon under test.
 
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::{Daemon, census, eventually, program};
+use crate::{Daemon, census, eventually};
 
 /// What a command said.
 #[derive(Debug, Clone)]
@@ -34,7 +33,7 @@ impl Daemon {
     /// # Panics
     /// When it cannot be started.
     pub async fn hull(&self, words: &[&str]) -> Said {
-        let hull: PathBuf = program("hull");
+        let hull = self.program();
         let mut command = match self.net() {
             Some(net) => net.command(&hull),
             None => Command::new(&hull),

@@ -3,6 +3,8 @@
 //! and what is somebody else's stays. Needs root.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+mod beside;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -70,19 +72,26 @@ async fn orphans_of_every_kind_are_found_and_taken_away_and_nothing_else() {
     }
     let state = daemon.run_root().join("runtime/runc").join(&lost);
     fs::create_dir_all(&state).unwrap();
-    let netns = pin(&daemon.netns_dir(), &format!("hull-{lost}"));
+    let netns = pin(&daemon.netns_dir(), &format!("hull.{lost}"));
     let cgroups = cgroups_beside(&daemon, &format!("hull-{lost}"));
     let layer = daemon.root().join("images/blobs/sha256").join(id('c'));
     fs::write(&layer, "nobody's").unwrap();
     let quarantined = daemon.root().join("quarantine").join(format!("container-{lost}.json"));
     fs::write(&quarantined, "{").unwrap();
-    // Somebody lives in this one.
+    // Somebody lives in this one, of which only the journal tells.
+    fs::write(daemon.run_root().join("ids").join(&alive), "").unwrap();
     let populated = cgroups_beside(&daemon, &format!("hull-{alive}"));
     let mut tenant = Command::new("sleep").arg("1000").spawn().unwrap();
     fs::write(populated[0].join("cgroup.procs"), tenant.id().to_string()).unwrap();
     // Somebody else's.
     let foreign_netns = pin(&daemon.netns_dir(), "cni-0b8d6a3c");
-    let foreign_cgroups = cgroups_beside(&daemon, &format!("crio-{lost}"));
+    let mut foreign_cgroups = cgroups_beside(&daemon, &format!("crio-{lost}"));
+    // Of another Hull, of this version and of the former one: nothing here tells of their ids.
+    let foreign_pins = [
+        pin(&daemon.netns_dir(), &format!("hull.{}", id('e'))),
+        pin(&daemon.netns_dir(), &format!("hull-{}", id('f'))),
+    ];
+    foreign_cgroups.extend(cgroups_beside(&daemon, &format!("hull-{}", id('e'))));
     let foreign_file = daemon.root().join("containers/README");
     fs::write(&foreign_file, "keep").unwrap();
     let foreign_lease = cni::lease_dir(daemon.dir()).join("hull-test/10.199.77.7");
@@ -98,7 +107,7 @@ async fn orphans_of_every_kind_are_found_and_taken_away_and_nothing_else() {
     }
     assert!(found.iter().any(|line| line.starts_with("cgroup") && line.contains(&lost)), "{found:#?}");
     assert!(found.iter().any(|line| line.starts_with("cgroup") && line.contains(&alive)), "{found:#?}");
-    let theirs = ["cni-0b8d6a3c", "crio-", "README", &id('d'), &pod_id, &container_id];
+    let theirs = ["cni-0b8d6a3c", "crio-", "README", &id('d'), &id('e'), &id('f'), &pod_id, &container_id];
     assert!(found.iter().all(|line| theirs.iter().all(|it| !line.contains(it))), "{found:#?}");
 
     let said = daemon.hull(&["check", "--repair"]).await;
@@ -114,13 +123,16 @@ async fn orphans_of_every_kind_are_found_and_taken_away_and_nothing_else() {
     let said = daemon.hull(&["check", "--repair"]).await;
     assert_eq!(said.code, Some(0), "now it is empty: {said:?}");
     assert!(populated.iter().all(|path| !path.exists()));
-    for path in [&foreign_netns, &foreign_file, &foreign_lease].into_iter().chain(&foreign_cgroups) {
+    let foreign = [&foreign_netns, &foreign_file, &foreign_lease];
+    for path in foreign.into_iter().chain(&foreign_cgroups).chain(&foreign_pins) {
         assert!(path.exists(), "{} is not ours", path.display());
     }
     assert_eq!(cri.exec(&container_id, &["true"], 10).await.unwrap().exit_code, 0, "the pod did not notice");
 
-    run("umount", &[foreign_netns.to_str().unwrap()]);
-    fs::remove_file(foreign_netns).unwrap();
+    for pin in foreign_pins.iter().chain([&foreign_netns]) {
+        run("umount", &[pin.to_str().unwrap()]);
+        fs::remove_file(pin).unwrap();
+    }
     fs::remove_file(foreign_lease).unwrap();
     fs::remove_file(foreign_file).unwrap();
     foreign_cgroups.iter().for_each(|path| fs::remove_dir(path).unwrap());
@@ -229,4 +241,66 @@ async fn wipe_takes_a_whole_hull_away() {
         assert!(daemon.net().unwrap().new_links().is_empty(), "the bridge goes with its last pod");
         real_runtime_ok(handler, "wipe");
     }
+}
+
+/// Nothing that one Hull does to its own names or touches another's on the same node.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_hull_on_the_node_is_neither_named_nor_touched() {
+    if !root_tests_enabled() {
+        return;
+    }
+    beside::side_by_side([None, None]).await;
+    for handler in hull_tests::runtimes::REAL {
+        real_runtime_ok(handler, "two side by side");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hull_of_the_former_version_is_neither_named_nor_touched_and_touches_nothing() {
+    let Some(former) = root_tests_enabled().then(beside::former).flatten() else {
+        eprintln!("skipped: HULL_FORMER_BIN is not set");
+        return;
+    };
+    beside::side_by_side([Some(&former), None]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pods_of_the_former_version_are_adopted() {
+    let Some(former) = root_tests_enabled().then(beside::former).flatten() else {
+        eprintln!("skipped: HULL_FORMER_BIN is not set");
+        return;
+    };
+    for bridge in [false, true] {
+        beside::adopted(Some(&former), bridge).await;
+    }
+}
+
+/// An OCI runtime's state directory that others use too: their containers have ids of the same form.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn containers_of_others_in_a_shared_runtime_directory_stay() {
+    if !root_tests_enabled() {
+        return;
+    }
+    let shared = tempfile::tempdir().unwrap();
+    let one = Setup::real().runtime_root(shared.path()).start().await;
+    let mut two = Setup::real().beside(&one).runtime_root(shared.path());
+    two = two.bridge("hullshr0", &["10.219.0.0/24"]);
+    let mut two = two.start().await;
+    let cri = one.cri().await;
+    let pod = Pod::new(&one, "web");
+    let pod_id = cri.run_pod(&pod.config, "").await.unwrap();
+    let container = pod.container("main", &["sleep", "1000"]);
+    let container_id = cri.create_and_start(&pod_id, &container.config, &pod.config).await.unwrap();
+    assert!(shared.path().join("runc").join(&container_id).exists());
+    for words in [&["check"][..], &["check", "--repair"], &["wipe", "--force"]] {
+        if words[0] == "wipe" {
+            two.stop().await;
+        }
+        let said = two.hull(words).await;
+        assert_eq!(said.code, Some(0), "{words:?}: {said:?}");
+        assert!(!said.stdout.contains(&container_id), "{said:?}");
+        assert_eq!(cri.exec(&container_id, &["true"], 20).await.unwrap().exit_code, 0, "{words:?}");
+    }
+    cri.remove_pod(&pod_id).await.unwrap();
+    one.assert_nothing_left().await;
 }

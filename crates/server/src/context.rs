@@ -101,7 +101,7 @@ impl Daemon {
     pub(crate) fn new(config: Config, layout: Layout, backends: Backends) -> Result<Self> {
         let facts = backends.node.facts().clone();
         Ok(Self {
-            records: Records::open(&layout.root)?,
+            records: Records::open(&layout)?,
             layout,
             store: Store::default(),
             events: Events::new(),

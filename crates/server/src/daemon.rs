@@ -9,7 +9,7 @@
 //! Containers live on without a daemon; the next one adopts them.
 
 use std::fs::File;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,6 +32,7 @@ use crate::error::{Error, Result};
 use crate::health::Health;
 use crate::incoming;
 use crate::layout::Layout;
+use crate::owner;
 use crate::probe;
 use crate::recovery;
 use crate::service::admin::Admin;
@@ -50,6 +51,8 @@ pub struct Server {
     serving: JoinHandle<std::result::Result<(), tonic::transport::Error>>,
     stop_serving: CancellationToken,
     listen: PathBuf,
+    /// Device and inode of the socket: another daemon may have put its own in that place.
+    socket: (u64, u64),
     _locks: Vec<Flock<File>>,
 }
 
@@ -75,9 +78,20 @@ impl Server {
         recovery::recover(&ctx).await?;
         streaming::start(&ctx).await?;
         let listener = bind(&listen).await?;
+        let socket = inode(&listen).map_err(|e| Error::io(format!("look at {}", listen.display()), e))?;
         let stop_serving = CancellationToken::new();
         let serving = tokio::spawn(serve(ctx.clone(), listener, stop_serving.clone()));
-        Ok(Self { ctx, mocks, network_end, local_images, serving, stop_serving, listen, _locks: locks })
+        Ok(Self {
+            ctx,
+            mocks,
+            network_end,
+            local_images,
+            serving,
+            stop_serving,
+            listen,
+            socket,
+            _locks: locks,
+        })
     }
 
     /// Starts a daemon on mock backends with everything it writes below `dir`: a whole CRI server for
@@ -156,7 +170,9 @@ impl Server {
             serving.abort();
         }
         self.network_end.shutdown().await;
-        let _ = std::fs::remove_file(&self.listen);
+        if inode(&self.listen).is_ok_and(|found| found == self.socket) {
+            let _ = std::fs::remove_file(&self.listen);
+        }
     }
 }
 
@@ -179,6 +195,7 @@ pub(crate) async fn open(config: Config) -> Result<Opened> {
         Error::io(format!("make {} and {}", layout.root.display(), layout.run_root.display()), e)
     })?;
     let locks = vec![lock(&layout.root).await?, lock(&layout.run_root).await?];
+    owner::claim(&layout.root, &layout.run_root)?;
     let backends = Backends::open(&config).await?;
     let (mocks, network_end) = (backends.mocks.clone(), backends.network_end.clone());
     let local_images = backends.local_images.clone();
@@ -244,6 +261,39 @@ fn try_lock(dir: &Path) -> Result<Flock<File>> {
     })
 }
 
+/// What lies at the path of a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SocketAt {
+    Nothing,
+    /// A socket whose program has ended.
+    Dead,
+    /// A socket of a program that lives, also of one that is too busy to answer.
+    Alive,
+    NoSocket,
+}
+
+/// Finds out by a connection. Only the kernel's refusal says that nobody listens.
+///
+/// # Errors
+/// The path cannot be looked at.
+pub(crate) async fn socket_at(path: &Path) -> std::io::Result<SocketAt> {
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() => {}
+        Ok(_) => return Ok(SocketAt::NoSocket),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(SocketAt::Nothing),
+        Err(error) => return Err(error),
+    }
+    Ok(match UnixStream::connect(path).await {
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => SocketAt::Dead,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => SocketAt::Nothing,
+        _ => SocketAt::Alive,
+    })
+}
+
+fn inode(path: &Path) -> std::io::Result<(u64, u64)> {
+    std::fs::symlink_metadata(path).map(|it| (it.dev(), it.ino()))
+}
+
 /// Binds the socket. One that a dead daemon left is replaced; one that somebody answers on is not.
 async fn bind(path: &Path) -> Result<UnixListener> {
     let io = |step: &str| {
@@ -253,13 +303,17 @@ async fn bind(path: &Path) -> Result<UnixListener> {
     if let Some(dir) = path.parent() {
         crate::layout::make_dir(dir, SHARED_PARENT).map_err(io("make the directory of"))?;
     }
-    if path.exists() {
-        if UnixStream::connect(path).await.is_ok() {
-            return Err(io("listen on")(std::io::Error::other(
-                "another program answers there; stop it, or set `listen`",
-            )));
+    match socket_at(path).await.map_err(io("look at"))? {
+        SocketAt::Nothing => {}
+        SocketAt::Dead => std::fs::remove_file(path).map_err(io("replace"))?,
+        SocketAt::Alive => {
+            let problem = "another program answers there; stop it, or set `listen`";
+            return Err(io("listen on")(std::io::Error::other(problem)));
         }
-        std::fs::remove_file(path).map_err(io("replace"))?;
+        SocketAt::NoSocket => {
+            let problem = "it is no socket; remove it, or set `listen`";
+            return Err(io("listen on")(std::io::Error::other(problem)));
+        }
     }
     hull_failpoint::failpoint!("daemon.socket.bind").map_err(io("listen on"))?;
     let listener = UnixListener::bind(path).map_err(io("listen on"))?;

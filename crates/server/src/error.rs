@@ -116,6 +116,18 @@ pub enum Error {
         /// The directory.
         dir: std::path::PathBuf,
     },
+    /// The `run_root` goes with another `root`.
+    #[error(
+        "run_root {} belongs to the hull whose root is {}: set run_root to a directory of its own; or, if that root is not \
+         used any more, remove the file owner from run_root",
+        run_root.display(), owner.display()
+    )]
+    RunRootTaken {
+        /// The directory.
+        run_root: std::path::PathBuf,
+        /// The other `root`.
+        owner: std::path::PathBuf,
+    },
     /// Not built in.
     #[error("{what} is not implemented")]
     Unimplemented {
@@ -264,7 +276,9 @@ impl Error {
             Self::InvalidArgument { .. } | Self::Ambiguous { .. } => Code::InvalidArgument,
             Self::NotFound { .. } => Code::NotFound,
             Self::AlreadyExists { .. } => Code::AlreadyExists,
-            Self::FailedPrecondition { .. } | Self::StartFailed { .. } => Code::FailedPrecondition,
+            Self::FailedPrecondition { .. } | Self::StartFailed { .. } | Self::RunRootTaken { .. } => {
+                Code::FailedPrecondition
+            }
             Self::DeadlineExceeded { .. } => Code::DeadlineExceeded,
             Self::Cancelled { .. } => Code::Aborted,
             Self::Unavailable { .. } | Self::Recovering { .. } | Self::InUse { .. } => Code::Unavailable,
@@ -437,6 +451,7 @@ mod tests {
             (Error::Unavailable { operation: "o", problem: "starting" }, Code::Unavailable),
             (Error::Recovering { operation: "o", id: "a".into() }, Code::Unavailable),
             (Error::InUse { dir: "/r".into() }, Code::Unavailable),
+            (Error::RunRootTaken { run_root: "/a".into(), owner: "/b".into() }, Code::FailedPrecondition),
             (Error::Unimplemented { what: id() }, Code::Unimplemented),
             (Error::Runtime(hull_oci_runtime::Error::NotFound { id: id() }), Code::NotFound),
             (

@@ -8,6 +8,7 @@
 //! container/  containers, by verb        records     the same, durable; written first
 //! image       the image verbs            recovery    what an earlier daemon left
 //! ledger      what is still to be given back
+//! ids         which pods and containers are this daemon's
 //! streaming/  exec, attach, port-forward config/     hull.toml
 //! spec/       config.json, pure         volume/     paths that may lie on dead file systems
 //! ```
@@ -35,6 +36,7 @@ mod events;
 mod exhausted;
 mod health;
 mod id;
+mod ids;
 mod image;
 mod incoming;
 mod layout;
@@ -44,6 +46,7 @@ mod model;
 mod mountinfo;
 mod node;
 mod operation;
+mod owner;
 pub mod pause;
 mod pod_cidr;
 mod probe;

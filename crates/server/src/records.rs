@@ -8,7 +8,7 @@
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -16,16 +16,19 @@ use hull_record::{Durability, Quarantined, RecordStore};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, chain};
+use crate::ids::Ids;
+use crate::layout::Layout;
 use crate::model::{AttachmentRecord, ContainerRecord, RECORD_VERSION, SandboxRecord};
 
-/// The three kinds of records.
+/// The three kinds of records, and the journal of the ids that have had one.
 #[derive(Debug, Clone)]
 pub(crate) struct Records {
     sandboxes: RecordStore,
     containers: RecordStore,
     attachments: RecordStore,
     quarantine: PathBuf,
+    ids: Ids,
 }
 
 /// Everything that was on disk.
@@ -47,7 +50,8 @@ struct Misnamed(String);
 // === impl Records ===
 
 impl Records {
-    pub(crate) fn open(root: &Path) -> Result<Self> {
+    pub(crate) fn open(layout: &Layout) -> Result<Self> {
+        let root = &layout.root;
         let quarantine = root.join("quarantine");
         let open = |dir: &str, kind| {
             RecordStore::open(root.join("records").join(dir), quarantine.clone(), kind, RECORD_VERSION)
@@ -58,16 +62,30 @@ impl Records {
             containers: open("containers", "container")?.with_durability(Durability::Process),
             attachments: open("attachments", "attachment")?,
             quarantine,
+            ids: Ids::open(&layout.run_root)?,
         })
     }
 
-    /// Reads all; what cannot be read goes into quarantine, what can be read again comes back from there. Blocks.
+    /// The ids that this daemon has made.
+    pub(crate) fn ids(&self) -> &Ids {
+        &self.ids
+    }
+
+    /// Reads all; what cannot be read goes into quarantine, what can be read again comes back from there. The ids of those
+    /// that a former version wrote are entered into the journal. Blocks.
     pub(crate) fn load(&self) -> Result<AllRecords> {
         let mut all = AllRecords::default();
         all.sandboxes = load(&self.sandboxes, &mut all, |record: &SandboxRecord| &record.meta.id)?;
         all.containers = load(&self.containers, &mut all, |record: &ContainerRecord| &record.meta.id)?;
         all.attachments =
             load(&self.attachments, &mut all, |record: &AttachmentRecord| &record.attachment.sandbox_id)?;
+        let sandboxes = all.sandboxes.iter().map(|record| &record.meta.id);
+        for id in sandboxes.chain(all.containers.iter().map(|record| &record.meta.id)) {
+            if let Err(error) = self.ids.enter(id) {
+                // As long as it has a record, that proves as much.
+                tracing::warn!(id, error = %chain(&error), "an id of an earlier daemon is not in the journal");
+            }
+        }
         Ok(all)
     }
 
@@ -118,17 +136,17 @@ impl Records {
 
     pub(crate) async fn put_sandbox(&self, record: SandboxRecord) -> Result<()> {
         let id = record.meta.id.clone();
-        put(&self.sandboxes, id, record).await
+        put(&self.sandboxes, Some(&self.ids), id, record).await
     }
 
     pub(crate) async fn put_container(&self, record: ContainerRecord) -> Result<()> {
         let id = record.meta.id.clone();
-        put(&self.containers, id, record).await
+        put(&self.containers, Some(&self.ids), id, record).await
     }
 
     pub(crate) async fn put_attachment(&self, record: AttachmentRecord) -> Result<()> {
         let id = record.attachment.sandbox_id.clone();
-        put(&self.attachments, id, record).await
+        put(&self.attachments, None, id, record).await
     }
 
     pub(crate) async fn attachment(&self, sandbox_id: &str) -> Result<Option<AttachmentRecord>> {
@@ -136,16 +154,18 @@ impl Records {
         blocking(move || store.get(&id)).await
     }
 
+    /// Deletes the record of a sandbox of which nothing else is left.
     pub(crate) async fn delete_sandbox(&self, id: &str) -> Result<()> {
-        delete(&self.sandboxes, id).await
+        delete(&self.sandboxes, Some(&self.ids), id).await
     }
 
+    /// Deletes the record of a container of which nothing else is left.
     pub(crate) async fn delete_container(&self, id: &str) -> Result<()> {
-        delete(&self.containers, id).await
+        delete(&self.containers, Some(&self.ids), id).await
     }
 
     pub(crate) async fn delete_attachment(&self, id: &str) -> Result<()> {
-        delete(&self.attachments, id).await
+        delete(&self.attachments, None, id).await
     }
 }
 
@@ -170,14 +190,31 @@ fn load<T: DeserializeOwned>(
     Ok(records)
 }
 
-async fn put<T: Serialize + Send + 'static>(store: &RecordStore, id: String, body: T) -> Result<()> {
-    let store = store.clone();
-    blocking(move || store.put(&id, &body)).await
+/// Writes a record; its id is in the journal before, so that it proves whose all is that will be named after it.
+async fn put<T: Serialize + Send + 'static>(
+    store: &RecordStore,
+    ids: Option<&Ids>,
+    id: String,
+    body: T,
+) -> Result<()> {
+    let (store, ids) = (store.clone(), ids.cloned());
+    blocking(move || {
+        ids.map_or(Ok(()), |ids| ids.enter(&id))?;
+        Ok::<_, Error>(store.put(&id, &body)?)
+    })
+    .await
 }
 
-async fn delete(store: &RecordStore, id: &str) -> Result<()> {
-    let (store, id) = (store.clone(), id.to_owned());
-    blocking(move || store.delete(&id)).await
+async fn delete(store: &RecordStore, ids: Option<&Ids>, id: &str) -> Result<()> {
+    let (store, ids, id) = (store.clone(), ids.cloned(), id.to_owned());
+    blocking(move || {
+        store.delete(&id)?;
+        if let Some(ids) = ids {
+            ids.end(&id);
+        }
+        Ok::<_, Error>(())
+    })
+    .await
 }
 
 /// The message of a panic.

@@ -94,6 +94,7 @@ const REASONS: &[(&[&str], &str)] = &[
         &["bridge.node.remove", "wipe.delete", "wipe.unmount"],
         "only `hull wipe`, without a daemon: root_check",
     ),
+    (&["daemon.owner.write"], "only the first start on a run_root: operators"),
     (&["bridge.former.delete", "pod-cidr.write"], "only with another network configuration: root_bridge"),
     (
         &["container.update.hugepages", "node.cgroup.hugepages", "oci-runtime.update.quota"],

@@ -23,9 +23,10 @@ pub(super) struct Known {
     pub(super) without_pod: BTreeMap<String, String>,
     /// Ids of records that could not be read.
     pub(super) quarantined: BTreeSet<String>,
-    /// Cgroups that pods are in.
-    pub(super) parents: BTreeSet<PathBuf>,
-    root: PathBuf,
+    /// Pods and containers that this daemon has made, whatever became of them.
+    pub(super) proved: BTreeSet<String>,
+    pub(super) root: PathBuf,
+    pub(super) run_root: PathBuf,
 }
 
 // === impl Known ===
@@ -34,9 +35,11 @@ impl Known {
     /// `seen` is what a look has just found.
     pub(super) async fn now(ctx: &Context, seen: &[Thing]) -> Result<Self> {
         let quarantined = seen.iter().filter(|it| it.kind == Kind::Quarantine);
-        let attachments = ctx.records.clone();
+        let (attachments, ctx_) = (ctx.records.clone(), ctx.clone());
         let mut known = Self {
             attachments: blocking(move || attachments.attachment_ids()).await?.into_iter().collect(),
+            proved: blocking(move || look::proved(&ctx_)).await?,
+            run_root: ctx.layout.run_root.clone(),
             quarantined: quarantined.map(|it| it.id.clone()).collect(),
             root: ctx.layout.root.clone(),
             ..Self::default()
@@ -48,20 +51,32 @@ impl Known {
             };
         }
         for sandbox in ctx.store.sandboxes() {
-            known.parents.insert(sandbox.meta.cgroup_parent.clone());
             known.ids.insert(sandbox.id().to_owned());
         }
         let containers = ctx.store.containers();
         for container in &containers {
             known.ids.insert(container.id().to_owned());
-            known.parents.extend(container.meta.cgroup.parent().map(Path::to_owned));
         }
         for container in containers {
             if !known.ids.contains(&container.meta.sandbox_id) {
                 known.without_pod.insert(container.id().to_owned(), container.meta.sandbox_id.clone());
             }
         }
+        let own = seen.iter().filter(|it| it.is_in_own_place(&known.run_root));
+        known.proved.extend(own.map(|it| it.id.clone()));
+        known.proved.extend(known.ids.iter().cloned());
+        known.proved.remove("");
         Ok(known)
+    }
+
+    /// Whether something is this daemon's, orphan or not.
+    pub(super) fn is_ours(&self, thing: &Thing) -> bool {
+        thing.is_in_own_place(&self.run_root) || self.proved.contains(&thing.id)
+    }
+
+    /// Whether nothing is known of an id.
+    pub(super) fn is_unknown(&self, id: &str) -> bool {
+        !self.ids.contains(id) && !self.owed.contains(id) && !self.attachments.contains(id)
     }
 
     /// Whether something is as it should be.

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Everything there is on the node that is named after a pod or container of this daemon.
+//! Everything there is on the node that may be named after a pod or container of this daemon. Whose it is, is judged later.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+
+use hull_netns::{FORMER_PREFIX, PREFIX};
 
 use crate::context::Context;
 use crate::error::{Error, Result};
@@ -85,6 +88,22 @@ impl Thing {
     pub(super) fn at(kind: Kind, id: &str, path: PathBuf) -> Self {
         Self { kind, what: path.display().to_string(), id: id.to_owned(), path }
     }
+
+    /// Whether the place where it is proves that it is this daemon's: in its directories, on its bridge. Everything else is
+    /// named alike by another Hull, and by whoever shares the directory of an OCI runtime.
+    pub(super) fn is_in_own_place(&self, run_root: &Path) -> bool {
+        match self.kind {
+            Kind::Process | Kind::Namespace | Kind::Cgroup => false,
+            Kind::Runtime => self.path.starts_with(run_root),
+            Kind::Root
+            | Kind::Network
+            | Kind::Mount
+            | Kind::Directory
+            | Kind::Record
+            | Kind::Quarantine
+            | Kind::Layer => true,
+        }
+    }
 }
 
 /// All of it, sorted.
@@ -99,7 +118,7 @@ pub(super) async fn all(ctx: &Context) -> Result<Vec<Thing>> {
         });
     }
     for id in ctx.netns.list().await? {
-        let path = ctx.config.network.netns_dir.join(format!("hull-{id}"));
+        let path = pinned(&ctx.config.network.netns_dir, &id);
         things.push(Thing { kind: Kind::Namespace, what: path.display().to_string(), id, path });
     }
     for path in ctx.node.find_cgroups().await? {
@@ -123,6 +142,19 @@ pub(super) async fn all(ctx: &Context) -> Result<Vec<Thing>> {
     things.sort();
     things.dedup();
     Ok(things)
+}
+
+/// Where the network namespace of a pod is pinned, or would be.
+fn pinned(netns_dir: &Path, id: &str) -> PathBuf {
+    let former = netns_dir.join(format!("{FORMER_PREFIX}{id}"));
+    if former.symlink_metadata().is_ok() { former } else { netns_dir.join(format!("{PREFIX}{id}")) }
+}
+
+/// The ids that this daemon has made, as its journal and its own directories say. Blocks.
+pub(super) fn proved(ctx: &Context) -> Result<BTreeSet<String>> {
+    let mut ids = ctx.records.ids().all()?;
+    ids.extend(named(&ctx.layout.run_root.join("ns"))?.into_iter().map(|(id, _)| id));
+    Ok(ids)
 }
 
 /// What the file system and /proc show. Blocks.

@@ -11,6 +11,9 @@
 //! forgotten. So what is there before and after the known ids were read, and is none of them, is an orphan, whatever
 //! else the daemon does meanwhile; an operation in flight never is.
 //!
+//! An orphan is this daemon's: it lies where only this daemon puts things, or its id stands in the [journal](crate::ids), in
+//! a record, or in the name of a directory that is this daemon's. What another Hull made is not reported.
+//!
 //! The last word before anything is deleted is the kernel's: what has processes in it is kept.
 
 mod known;
@@ -24,13 +27,14 @@ mod wipe;
 
 use crate::context::Context;
 use crate::error::{Error, Result};
+use crate::records::blocking;
 
 pub(crate) use known::quarantined;
 pub(crate) use look::is_cgroup_name;
 pub use offline::{Offline, Report};
 
 use known::Known;
-use look::{Kind, Thing};
+use look::Thing;
 
 /// Something that should not be there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,38 +89,39 @@ async fn check_alone(ctx: &Context, repair: Option<Populated>) -> Result<Vec<Fin
 }
 
 async fn find(ctx: &Context) -> Result<Vec<Finding>> {
+    let journal = ctx.records.clone();
+    let live = blocking(move || journal.ids().live()).await?;
     let first = look::all(ctx).await?;
     let known = Known::now(ctx, &first).await?;
     let second = look::all(ctx).await?;
+    let is_there = |id: &String| first.iter().chain(&second).any(|thing| thing.id == *id);
+    let ended: Vec<String> = live.into_iter().filter(|id| known.is_unknown(id) && !is_there(id)).collect();
+    forget(ctx, ended).await?;
     let things: Vec<Thing> = first.into_iter().filter(|thing| second.contains(thing)).collect();
     Ok(judge(things, &known))
 }
 
-/// Which of the things are orphans, and why. Pure.
+/// Takes note in the journal that nothing of these ids is left: their records were lost, and they were repaired since.
+async fn forget(ctx: &Context, ended: Vec<String>) -> Result<()> {
+    if ended.is_empty() {
+        return Ok(());
+    }
+    let journal = ctx.records.clone();
+    blocking(move || {
+        ended.iter().for_each(|id| journal.ids().end(id));
+        Ok::<_, Error>(())
+    })
+    .await
+}
+
+/// Which of the things are orphans, and why. Pure. What nothing proves to be this daemon's is none, whatever its name.
 fn judge(things: Vec<Thing>, known: &Known) -> Vec<Finding> {
-    let unknown: Vec<Thing> = things.into_iter().filter(|thing| !known.explains(thing)).collect();
-    // A cgroup tells nothing of whose it is but its name: another Hull on this machine makes the same.
-    let ours: Vec<String> = unknown
-        .iter()
-        .filter(|it| it.kind != Kind::Cgroup && !it.id.is_empty())
-        .map(|it| it.id.clone())
-        .collect();
-    let is_ours = |thing: &Thing| {
-        thing.kind != Kind::Cgroup
-            || ours.contains(&thing.id)
-            || thing.path.parent().is_some_and(|parent| known.parents.contains(parent))
-            || thing.path.ancestors().any(|above| {
-                above
-                    .file_name()
-                    .and_then(|name| name.to_str())
-                    .is_some_and(|name| ours.iter().any(|id| id == name))
-            })
-    };
+    let orphans = things.into_iter().filter(|thing| known.is_ours(thing) && !known.explains(thing));
     let finding = |thing: Thing| {
         let reason = known.reason(&thing);
         Finding { thing, reason, outcome: Outcome::Found }
     };
-    unknown.into_iter().filter(is_ours).map(finding).collect()
+    orphans.map(finding).collect()
 }
 
 // === impl Finding ===

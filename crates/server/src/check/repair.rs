@@ -86,6 +86,9 @@ async fn one(
         let pids: Vec<String> = inside.iter().map(ToString::to_string).collect();
         return Err(format!("it is alive: end the processes {} first", pids.join(", ")));
     }
+    // What cannot be taken away now is still proved to be ours when all else of it is gone.
+    let (journal, id_) = (ctx.records.clone(), id.to_owned());
+    blocking(move || journal.ids().enter(&id_)).await.map_err(|error| chain(&error))?;
     let mut failures = Vec::new();
     let mut note = |step: &str, result: Result<()>| {
         if let Err(error) = result {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use hull_pod_network::AttachRequest;
 
+use super::look::Kind;
 use super::*;
 use crate::backends::Backends;
 use crate::config::Config;
@@ -26,6 +27,7 @@ fn what_is_known_is_no_orphan() {
     let mut known = Known::default();
     known.ids.insert(pod.clone());
     known.owed.insert(owed.clone());
+    known.proved.extend([pod.clone(), gone.clone(), owed.clone()]);
     let things = vec![
         thing(Kind::Directory, &pod, "/run/sandboxes/a"),
         thing(Kind::Directory, &gone, "/run/sandboxes/b"),
@@ -41,25 +43,27 @@ fn what_is_known_is_no_orphan() {
 }
 
 #[test]
-fn a_cgroup_is_ours_only_if_something_says_so() {
-    let (known_pod, orphan, foreign) = (id('a'), id('b'), id('c'));
-    let mut known = Known::default();
-    known.ids.insert(known_pod);
-    known.parents.insert(PathBuf::from("/kubepods/pod1"));
-    let cgroup = |parent: &str, id: &str| thing(Kind::Cgroup, id, &format!("{parent}/hull-{id}"));
-    let things = vec![
-        cgroup("/kubepods/pod1", &foreign),
-        cgroup("/kubepods/pod9", &foreign),
-        cgroup("/kubepods/pod9", &orphan),
-        thing(Kind::Directory, &orphan, "/r/containers/b"),
+fn what_nothing_proves_to_be_ours_is_no_orphan_whatever_its_name() {
+    let (ours, theirs) = (id('b'), id('c'));
+    let known =
+        Known { proved: [ours.clone()].into(), run_root: PathBuf::from("/run/hull"), ..Known::default() };
+    let all = |id: &str| {
+        vec![
+            thing(Kind::Process, id, ""),
+            thing(Kind::Runtime, id, &format!("/run/runc/{id}")),
+            thing(Kind::Namespace, id, &format!("/run/netns/hull-{id}")),
+            thing(Kind::Cgroup, id, &format!("/kubepods/pod1/hull-{id}")),
+        ]
+    };
+    let own = vec![
+        thing(Kind::Runtime, &theirs, &format!("/run/hull/runtime/runc/{theirs}")),
+        thing(Kind::Directory, &theirs, &format!("/run/hull/sandboxes/{theirs}")),
     ];
-    let found: Vec<String> = judge(things, &known).iter().map(|it| it.what().to_owned()).collect();
-    let expected = [
-        format!("/kubepods/pod1/hull-{foreign}"),
-        format!("/kubepods/pod9/hull-{orphan}"),
-        "/r/containers/b".to_owned(),
-    ];
-    assert_eq!(found, expected, "a cgroup beside those of our pods, and one that has another trace of ours");
+    assert_eq!(judge(all(&theirs), &known), []);
+    for things in [all(&ours), own] {
+        let found: Vec<Thing> = judge(things.clone(), &known).into_iter().map(|it| it.thing).collect();
+        assert_eq!(found, things, "the journal, or the place, proves it");
+    }
 }
 
 async fn daemon(dir: &Path) -> (Context, crate::Mocks) {
@@ -123,6 +127,29 @@ async fn an_orphan_of_each_kind_is_found_and_taken_away() {
     assert_eq!(check(&ctx, false).await.unwrap(), []);
     assert!(mocks.network.unwrap().leases().is_empty());
     assert!(foreign.exists());
+}
+
+/// Its record and its directories are lost: only the journal knows that it is ours.
+#[tokio::test]
+async fn the_journal_proves_what_nothing_else_does_and_forgets_what_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ctx, _) = daemon(dir.path()).await;
+    for pod in [id('a'), id('b')] {
+        let request = hull_netns::CreateRequest { id: pod, network: true, ..Default::default() };
+        ctx.netns.create(&request).await.unwrap();
+    }
+    assert_eq!(check(&ctx, true).await.unwrap(), [], "they may be another's");
+    ctx.records.ids().enter(&id('a')).unwrap();
+    let repaired = check(&ctx, true).await.unwrap();
+    assert_eq!(
+        repaired.iter().map(|it| (it.kind(), it.id())).collect::<Vec<_>>(),
+        [("namespace", &*id('a'))]
+    );
+    assert_eq!(ctx.netns.list().await.unwrap(), [id('b')]);
+    assert_eq!(check(&ctx, false).await.unwrap(), []);
+    assert!(
+        ctx.records.ids().live().unwrap().is_empty() && ctx.records.ids().all().unwrap().contains(&id('a'))
+    );
 }
 
 #[tokio::test]

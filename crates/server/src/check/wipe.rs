@@ -17,6 +17,7 @@ use crate::backends::attach_dir;
 use crate::config::Config;
 use crate::container;
 use crate::context::Context;
+use crate::daemon::{SocketAt, socket_at};
 use crate::error::{Error, Result, chain};
 use crate::model::{ContainerPhase, SandboxPhase};
 use crate::mountinfo;
@@ -31,8 +32,20 @@ const RPC: &str = "wipe";
 const IN_ROOT: [&str; 8] =
     ["records", "quarantine", "containers", "logs", "images", "cni", "bridge", ".lock"];
 /// What it makes in `run_root`.
-const IN_RUN_ROOT: [&str; 10] =
-    ["sandboxes", "containers", "exec", "ns", "runtime", "pause", "a", "mock", "hull.sock", ".lock"];
+const IN_RUN_ROOT: [&str; 12] = [
+    "sandboxes",
+    "containers",
+    "exec",
+    "ns",
+    "runtime",
+    "pause",
+    "a",
+    "mock",
+    "ids",
+    "owner",
+    "hull.sock",
+    ".lock",
+];
 
 /// Ends and removes pods and everything that they left; returns what stays.
 pub(super) async fn pods(ctx: &Context, force: bool) -> Result<Vec<Report>> {
@@ -99,11 +112,15 @@ fn running(ctx: &Context) -> Vec<String> {
 /// Deletes the directories. Nothing of a pod is left in them.
 pub(super) async fn directories(config: &Config) -> Result<()> {
     let (root, run_root, listen) = (config.root.clone(), config.run_root.clone(), config.listen.clone());
+    let socket =
+        socket_at(&listen).await.map_err(|e| Error::io(format!("look at {}", listen.display()), e))?;
     blocking(move || {
         let attach = attach_dir(&run_root);
         let mut doomed: Vec<PathBuf> = IN_RUN_ROOT.iter().map(|name| run_root.join(name)).collect();
         doomed.extend(IN_ROOT.iter().map(|name| root.join(name)));
-        doomed.extend([attach, listen]);
+        doomed.push(attach);
+        // The daemon of this configuration does not run: what answers there is another's, and so is what is no socket.
+        doomed.extend((socket == SocketAt::Dead).then_some(listen));
         unmount(&doomed)?;
         for path in &doomed {
             delete(path)?;
