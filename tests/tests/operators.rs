@@ -200,3 +200,26 @@ async fn wipe_refuses_what_runs_and_then_takes_all() {
     assert_eq!(said.code, Some(1));
     assert_eq!(daemon.cri().await.pod(&id).await.unwrap_err().code(), Code::NotFound);
 }
+
+/// A second `root` beside the first one's `run_root`: what is in there is the first one's, also while it does not run.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_root_of_another_root_is_refused_and_untouched() {
+    let mut daemon = Setup::mock().start().await;
+    let cri = daemon.cri().await;
+    let id = cri.run_pod(&Pod::new(&daemon, "web").config, "").await.unwrap();
+    daemon.stop().await;
+    let own = fs::read_to_string(daemon.config_file()).unwrap();
+    let other = own.replace(daemon.root().to_str().unwrap(), daemon.dir().join("other").to_str().unwrap());
+    fs::write(daemon.config_file(), other).unwrap();
+    for words in [&["check"][..], &["check", "--repair"], &["wipe"], &["wipe", "--force"], &["serve"]] {
+        let said = daemon.hull(words).await;
+        assert!(!matches!(said.code, Some(0)), "{words:?}: {said:?}");
+        assert!(said.stderr.contains(daemon.root().to_str().unwrap()), "{words:?}: {said:?}");
+    }
+    fs::write(daemon.config_file(), own).unwrap();
+    daemon.start().await;
+    let cri = daemon.cri().await;
+    assert_eq!(cri.pod(&id).await.unwrap().state, PodSandboxState::SandboxReady as i32);
+    cri.remove_pod(&id).await.unwrap();
+    daemon.assert_nothing_left().await;
+}
