@@ -1,18 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Keeping the daemon small.
 //!
-//! Two things grow that idle does not need. glibc's allocator keeps freed memory unless told otherwise. And the kernel
+//! Two things grow that idle does not need. glibc's allocator keeps freed memory unless told otherwise: each large block that
+//! is freed raises the size from which blocks are mappings of their own, up to 32 MiB, and from then on requests of megabytes
+//! lie in heaps, where one small block above them keeps them from the kernel. And the kernel
 //! maps 16 pages of the program for each one that is touched, until nearly all of its code counts as ours and, as
 //! mapped code, is the last that the kernel takes when memory is short. Unmapped it stays in the page cache, where
 //! it is taken first; what is needed again costs a minor fault.
 #![expect(unsafe_code, reason = "mallopt, malloc_trim and madvise have no safe wrapper")]
 
-/// Two arenas instead of eight per core. Call once, before threads start.
-pub fn limit_arenas() {
+/// The size from which a block is a mapping of its own, which goes back to the kernel when it is freed: glibc's first value.
+#[cfg(target_env = "gnu")]
+const OWN_MAPPING: libc::c_int = 128 << 10;
+
+/// Limits what the allocator keeps: two arenas instead of eight per core, and large blocks are returned to the kernel when they
+/// are freed, however many there were before. Call once, before threads start.
+pub fn limit_allocator() {
     #[cfg(target_env = "gnu")]
     // SAFETY: mallopt takes two integers and touches only the allocator's settings.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 2);
+        // Given a value, it does not rise any more.
+        libc::mallopt(libc::M_MMAP_THRESHOLD, OWN_MAPPING);
     }
 }
 

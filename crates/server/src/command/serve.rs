@@ -22,7 +22,7 @@ const KEEP_THREADS: std::time::Duration = std::time::Duration::from_secs(2);
 /// Serves until SIGTERM or SIGINT. SIGHUP reads again what can be.
 pub(crate) fn serve(file: Option<PathBuf>, backend: Option<&str>, dir: Option<PathBuf>) -> Result<()> {
     forbid_core_dumps().context("forbid core dumps")?;
-    memory::limit_arenas();
+    memory::limit_allocator();
     let config = config(file, backend, dir)?;
     tracing_subscriber::registry().with(filter(config.log_level.as_str())?).with(log::layer()).init();
     hull_process::raise_nofile_limit().context("raise the limit of open files")?;
