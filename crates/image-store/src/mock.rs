@@ -27,6 +27,9 @@ use crate::{
 /// Names of files that hold an uncompressed archive for a moment.
 static NEXT_SCRATCH: AtomicU64 = AtomicU64::new(0);
 
+/// Requests that are kept for [`MockImageStore::pulled`].
+pub const KEPT_PULLS: usize = 100;
+
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n";
 const GROUP: &str = "root:x:0:\nnobody:x:65534:\n";
 
@@ -46,7 +49,8 @@ struct State {
     pinned: Vec<String>,
     failures: HashMap<String, VecDeque<Error>>,
     delays: HashMap<String, VecDeque<Duration>>,
-    pulled: Vec<PullRequest>,
+    /// The oldest first.
+    pulled: VecDeque<PullRequest>,
 }
 
 // === impl MockImageStore ===
@@ -127,10 +131,11 @@ impl MockImageStore {
         self.lock().delays.entry(op.to_owned()).or_default().push_back(delay);
     }
 
-    /// What was asked of `pull`, oldest first.
+    /// What was asked of `pull`, oldest first: the last [`KEPT_PULLS`] of the requests.
     pub fn pulled(&self) -> Vec<PullRequest> {
-        self.lock().pulled.clone()
+        self.lock().pulled.iter().cloned().collect()
     }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -195,9 +200,17 @@ impl ImageStore for MockImageStore {
     }
 
     async fn pull(&self, request: &PullRequest) -> Result<Arc<Image>> {
-        self.lock().pulled.push(request.clone());
+        // What is no reference is refused before it is kept.
+        let query = Query::parse(&request.reference)?;
+        {
+            let mut state = self.lock();
+            state.pulled.push_back(request.clone());
+            if state.pulled.len() > KEPT_PULLS {
+                state.pulled.pop_front();
+            }
+        }
         self.enter("pull").await?;
-        if let Some(image) = self.find(&request.reference)? {
+        if let Some(image) = self.lock().catalog.find(&query)? {
             return Ok(image);
         }
         if !self.lock().pull_any {

@@ -16,6 +16,9 @@ use super::workload::{Workload, log_line};
 use crate::lifecycle::{ContainerState, Event};
 use crate::{Error, Exit, ExitSource, Result};
 
+/// Deleted containers whose ends and starts are kept.
+const KEPT: usize = 256;
+
 /// Beyond the kernel's largest pid (4194304), so that none is ever a real process.
 const FIRST_PID: i32 = 5_000_001;
 
@@ -45,6 +48,9 @@ struct Machine {
     starts: BTreeMap<String, u32>,
     /// How deleted containers ended: for who was waiting when one was killed and deleted in one go.
     ends: BTreeMap<String, Exit>,
+    /// The deleted ones that are still known, the oldest first.
+    #[serde(default)]
+    deleted: VecDeque<String>,
 }
 
 #[derive(Debug, Default)]
@@ -70,8 +76,8 @@ pub(super) struct Container {
 
 impl Default for Machine {
     fn default() -> Self {
-        let (containers, starts, ends) = Default::default();
-        Self { next_pid: FIRST_PID, containers, starts, ends }
+        let (containers, starts, ends, deleted) = Default::default();
+        Self { next_pid: FIRST_PID, containers, starts, ends, deleted }
     }
 }
 
@@ -148,6 +154,7 @@ impl World {
             };
             machine.containers.insert(id.to_owned(), container);
             machine.ends.remove(id);
+            machine.deleted.retain(|deleted| deleted != id);
             Ok(pid)
         })
     }
@@ -256,7 +263,7 @@ impl World {
         self.machine().containers.keys().cloned().collect()
     }
 
-    /// How often the workload of a container with this id ran; kept when the container is deleted.
+    /// How often the workload of a container with this id ran; kept for the last containers that were deleted.
     pub fn start_count(&self, id: &str) -> u32 {
         self.machine().starts.get(id).copied().unwrap_or(0)
     }
@@ -265,6 +272,7 @@ impl World {
     pub fn forget(&self, id: &str) {
         let result = self.change("delete", |machine| {
             machine.containers.remove(id);
+            machine.keep_deleted(id);
             Ok(())
         });
         self.inner.attached.forget(id);
@@ -308,6 +316,7 @@ impl World {
                 Event::Deleted => {
                     machine.containers.remove(id);
                     machine.ends.extend(exit.map(|exit| (id.to_owned(), exit)));
+                    machine.keep_deleted(id);
                 }
                 _ => {}
             }
@@ -375,6 +384,20 @@ impl World {
 
     fn faults(&self) -> MutexGuard<'_, Faults> {
         self.inner.faults.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Machine {
+    /// Keeps what is known of a deleted container, in place of that of the oldest.
+    fn keep_deleted(&mut self, id: &str) {
+        self.deleted.retain(|deleted| deleted != id);
+        self.deleted.push_back(id.to_owned());
+        while self.deleted.len() > KEPT
+            && let Some(oldest) = self.deleted.pop_front()
+        {
+            self.ends.remove(&oldest);
+            self.starts.remove(&oldest);
+        }
     }
 }
 
