@@ -50,6 +50,8 @@ pub struct TlsFiles {
 pub struct Limits {
     /// URLs handed out and not used yet.
     pub tokens: usize,
+    /// Bytes of their commands together.
+    pub token_bytes: usize,
     /// Connections that have not shown a token yet. A further one displaces one that has been silent for long.
     pub handshakes: usize,
     /// Sessions at a time. A further one is answered 503.
@@ -70,6 +72,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             tokens: 1000,
+            token_bytes: 16 << 20,
             handshakes: 128,
             sessions: 1024,
             streams: 2048,

@@ -27,6 +27,15 @@ pub enum Error {
         /// The limit.
         limit: usize,
     },
+    /// The commands of the URLs that were handed out and not used yet are too large together.
+    #[error(
+        "the commands of the streaming URLs that wait for their client have {limit} bytes together; one is freed when its \
+         URL is used or a minute old"
+    )]
+    TokensTooLarge {
+        /// The limit.
+        limit: usize,
+    },
     /// The address cannot be listened on.
     #[error("cannot listen on {address} for streaming")]
     Bind {

@@ -144,6 +144,15 @@ impl Request {
         }
     }
 
+    /// Bytes of what the caller put into it.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Exec(request) => request.command.iter().map(String::len).sum(),
+            Self::Attach(_) => 0,
+            Self::PortForward(request) => size_of_val(request.ports.as_slice()),
+        }
+    }
+
     /// Refuses what no client could use; the CRI's rules for the three RPCs.
     pub(crate) fn check(&self) -> Result<()> {
         let (kind, id, stdio) = match self {

@@ -7,7 +7,8 @@
 //!                  `- nobody came in time ------------> gone
 //! ```
 //! A token is 192 random bits, so it is found by whoever was given it. A token shown is a token used, also when
-//! what follows fails. All wait equally long, so the queue is in the order in which they expire.
+//! what follows fails. All wait equally long, so the queue is in the order in which they expire. They are bounded by number
+//! and by the bytes of the commands that they hold.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -32,19 +33,22 @@ pub(crate) struct Tokens {
     waiting: Mutex<Waiting>,
     issued: Notify,
     limit: usize,
+    limit_bytes: usize,
     lifetime: Duration,
 }
 
 #[derive(Debug, Default)]
 struct Waiting {
     requests: HashMap<String, (Request, Instant)>,
+    /// Of all requests.
+    bytes: usize,
     /// Also holds tokens that were used meanwhile; `expire` skips them.
     order: VecDeque<(Instant, String)>,
 }
 
 impl Tokens {
-    pub(crate) fn new(limit: usize, lifetime: Duration) -> Self {
-        Self { waiting: Mutex::default(), issued: Notify::new(), limit, lifetime }
+    pub(crate) fn new(limit: usize, limit_bytes: usize, lifetime: Duration) -> Self {
+        Self { waiting: Mutex::default(), issued: Notify::new(), limit, limit_bytes, lifetime }
     }
 
     /// A new token for the request.
@@ -57,7 +61,11 @@ impl Tokens {
         if waiting.requests.len() >= self.limit {
             return Err(Error::TooManyTokens { limit: self.limit });
         }
+        if waiting.bytes + request.bytes() > self.limit_bytes {
+            return Err(Error::TokensTooLarge { limit: self.limit_bytes });
+        }
         let deadline = now + self.lifetime;
+        waiting.bytes += request.bytes();
         waiting.requests.insert(token.clone(), (request, deadline));
         waiting.order.push_back((deadline, token.clone()));
         drop(waiting);
@@ -69,7 +77,7 @@ impl Tokens {
     pub(crate) fn take(&self, token: &str, kind: Kind) -> Option<Request> {
         let mut waiting = self.lock();
         waiting.expire(Instant::now());
-        let (request, _) = waiting.requests.remove(token)?;
+        let request = waiting.remove(token)?;
         if waiting.requests.is_empty() {
             waiting.order.clear();
         }
@@ -106,7 +114,7 @@ impl Waiting {
     fn expire(&mut self, now: Instant) {
         while self.order.front().is_some_and(|(deadline, _)| *deadline <= now) {
             if let Some((_, token)) = self.order.pop_front() {
-                self.requests.remove(&token);
+                self.remove(&token);
             }
         }
         // Used tokens leave their place behind: sweep when those are most of the queue.
@@ -114,6 +122,14 @@ impl Waiting {
             let requests = &self.requests;
             self.order.retain(|(_, token)| requests.contains_key(token));
         }
+    }
+}
+
+impl Waiting {
+    fn remove(&mut self, token: &str) -> Option<Request> {
+        let (request, _) = self.requests.remove(token)?;
+        self.bytes -= request.bytes();
+        Some(request)
     }
 }
 
@@ -138,10 +154,11 @@ mod tests {
     }
 
     const MINUTE: Duration = Duration::from_secs(60);
+    const BYTES: usize = 1000;
 
     #[tokio::test(start_paused = true)]
     async fn a_token_works_once_for_its_kind_in_its_time() {
-        let tokens = Tokens::new(10, MINUTE);
+        let tokens = Tokens::new(10, BYTES, MINUTE);
         let token = tokens.issue(request()).unwrap();
         assert_eq!(token.len(), 32);
         assert!(tokens.take("guess", Kind::Attach).is_none());
@@ -162,7 +179,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_flood_is_refused_and_room_comes_back() {
-        let tokens = Tokens::new(3, MINUTE);
+        let tokens = Tokens::new(3, BYTES, MINUTE);
         let all: Vec<_> = (0..3).map(|_| tokens.issue(request()).unwrap()).collect();
         assert!(matches!(tokens.issue(request()), Err(Error::TooManyTokens { limit: 3 })));
         tokens.take(&all[1], Kind::Attach).unwrap();
@@ -175,7 +192,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn used_tokens_do_not_pile_up() {
-        let tokens = Tokens::new(10, MINUTE);
+        let tokens = Tokens::new(10, BYTES, MINUTE);
         let _keeps_the_queue = tokens.issue(request()).unwrap();
         for _ in 0..10_000 {
             let token = tokens.issue(request()).unwrap();
@@ -186,7 +203,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_an_unused_request_holds_is_let_go() {
-        let tokens = Tokens::new(10, MINUTE);
+        let tokens = Tokens::new(10, BYTES, MINUTE);
         let held = Arc::new(());
         let context = Context::new(Arc::clone(&held));
         let Request::Attach(mut attach) = request() else { unreachable!() };
@@ -195,5 +212,25 @@ mod tests {
         assert_eq!(Arc::strong_count(&held), 2);
         let _ = tokio::time::timeout(MINUTE * 2, tokens.expire()).await;
         assert_eq!(Arc::strong_count(&held), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn commands_are_bounded_together() {
+        let exec = |bytes| {
+            let stdio = Stdio { stdout: true, ..Stdio::default() };
+            let command = vec!["x".repeat(bytes)];
+            let (container_id, context) = ("c".to_owned(), Context::default());
+            Request::Exec(crate::request::ExecRequest { container_id, command, stdio, context })
+        };
+        let tokens = Tokens::new(10, BYTES, MINUTE);
+        let token = tokens.issue(exec(600)).unwrap();
+        let error = tokens.issue(exec(600)).unwrap_err();
+        assert!(matches!(error, Error::TokensTooLarge { limit: BYTES }), "{error}");
+        tokens.issue(exec(300)).unwrap();
+        tokens.take(&token, Kind::Exec).unwrap();
+        tokens.issue(exec(600)).unwrap();
+        tokio::time::advance(MINUTE).await;
+        assert_eq!(tokens.waiting(), 0);
+        tokens.issue(exec(900)).unwrap();
     }
 }

@@ -86,7 +86,7 @@ impl Server {
         let base_url = base_url.unwrap_or_else(|| base_of(address, identity.is_some()));
         let serving = Arc::new(Serving {
             handler,
-            tokens: Tokens::new(limits.tokens, timeouts.token),
+            tokens: Tokens::new(limits.tokens, limits.token_bytes, timeouts.token),
             arrivals: Arc::new(Arrivals::new(limits.handshakes)),
             slots: Arc::new(Semaphore::new(limits.sessions.min(Semaphore::MAX_PERMITS))),
             timeouts,
@@ -108,7 +108,7 @@ impl Server {
     /// A URL for the request: good for one client, for a minute.
     ///
     /// # Errors
-    /// [`Error::InvalidRequest`] for what the CRI does not allow; [`Error::TooManyTokens`].
+    /// [`Error::InvalidRequest`] for what the CRI does not allow; [`Error::TooManyTokens`], [`Error::TokensTooLarge`].
     pub fn issue(&self, request: Request) -> Result<String> {
         request.check()?;
         let path = request.kind().path();
