@@ -87,12 +87,14 @@ pub(crate) fn unclaim<T: Claimable>(ctx: &Context, object: &Arc<T>) {
 /// The longest pause between two tries to undo what nobody asked for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
-/// Undoes it when its time is over and it is still unclaimed; again and again, until it is undone or asked for.
+/// Undoes it when its time is over and it is still unclaimed; again and again, until it is undone or asked for. Keeps nothing in
+/// memory that was removed meanwhile.
 pub(crate) fn expire<T: Claimable>(ctx: &Context, object: &Arc<T>) {
-    let (ctx_, object) = (ctx.clone(), object.clone());
+    let (ctx_, object) = (ctx.clone(), Arc::downgrade(object));
     ctx.tasks.spawn(async move {
         let (mut wait, mut pause) = (ctx_.config.timeouts.unclaimed, Duration::from_secs(5));
         while ctx_.pause(wait).await {
+            let Some(object) = object.upgrade() else { return };
             if object.is_claimed() {
                 return;
             }

@@ -367,7 +367,7 @@ fn streaming_code(error: &hull_streaming::Error) -> Code {
     use hull_streaming::Error as E;
     match error {
         E::InvalidRequest { .. } => Code::InvalidArgument,
-        E::TooManyTokens { .. } => Code::ResourceExhausted,
+        E::TooManyTokens { .. } | E::TokensTooLarge { .. } => Code::ResourceExhausted,
         _ => Code::Internal,
     }
 }
@@ -472,6 +472,7 @@ mod tests {
                 Code::InvalidArgument,
             ),
             (Error::Streaming(hull_streaming::Error::TooManyTokens { limit: 1 }), Code::ResourceExhausted),
+            (Error::Streaming(hull_streaming::Error::TokensTooLarge { limit: 1 }), Code::ResourceExhausted),
             (Error::io("write", std::io::Error::from_raw_os_error(28)), Code::ResourceExhausted),
             (Error::io("write", std::io::Error::from_raw_os_error(30)), Code::FailedPrecondition),
             (Error::io("write", std::io::Error::from_raw_os_error(5)), Code::Internal),

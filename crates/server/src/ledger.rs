@@ -13,7 +13,7 @@
 //! An idle ledger has no task and no timer. At most [`AT_ONCE`] entries are tried at a time.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::Semaphore;
@@ -27,6 +27,8 @@ use crate::sandbox;
 
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+/// The longest text of an error that is kept.
+const LONGEST_ERROR: usize = 4096;
 /// A network that is down fails for every pod: its plugins are not started a hundred at a time.
 const AT_ONCE: usize = 4;
 
@@ -37,15 +39,15 @@ pub(crate) struct Ledger {
     turns: Semaphore,
 }
 
-/// What is owed.
+/// What is owed. A clone shares the record, which holds the whole request.
 #[derive(Debug, Clone)]
 pub(crate) enum Owed {
     /// A pod's network; its record says that nobody needs it any more.
-    Network(Box<AttachmentRecord>),
+    Network(Arc<AttachmentRecord>),
     /// A pod sandbox whose making failed, and whose undo did.
-    Sandbox(Box<SandboxMeta>),
+    Sandbox(Arc<SandboxMeta>),
     /// A container whose making failed, and whose undo did.
-    Container(Box<ContainerMeta>),
+    Container(Arc<ContainerMeta>),
 }
 
 /// One of them.
@@ -149,7 +151,7 @@ pub(crate) fn owe(ctx: &Context, owed: Owed, error: &Error) {
             owed: owed.clone(),
             since: SystemTime::now(),
             tries: 1,
-            error: chain(error),
+            error: kept(error),
             next: Instant::now() + FIRST_PAUSE,
         };
         entries.insert(key.clone(), entry);
@@ -167,13 +169,22 @@ pub(crate) fn owe(ctx: &Context, owed: Owed, error: &Error) {
             let mut tries = 0;
             if let Some(entry) = ctx_.ledger.lock().get_mut(&key) {
                 entry.tries += 1;
-                entry.error = chain(&error);
+                entry.error = kept(&error);
                 entry.next = Instant::now() + pause;
                 tries = entry.tries;
             }
             tracing::warn!(kind = key.0, id = key.1, tries, retry = ?pause, error = %chain(&error), "still not given back");
         }
     });
+}
+
+/// An error's text as it is kept: its beginning, where it is long.
+fn kept(error: &Error) -> String {
+    let text = chain(error);
+    match hull_escape::cut(&text, LONGEST_ERROR) {
+        (_, false) => text,
+        (beginning, true) => format!("{beginning}{}", hull_escape::CUT),
+    }
 }
 
 async fn attempt(ctx: &Context, owed: &Owed) -> Result<()> {
@@ -186,8 +197,6 @@ async fn attempt(ctx: &Context, owed: &Owed) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use hull_pod_network::AttachRequest;
 
     use super::*;

@@ -5,6 +5,7 @@
 //! image store clears its `tmp/`, the built-in bridge is there while this lasts. Nothing is adopted or undone.
 
 use std::fs::File;
+use std::sync::Arc;
 
 use nix::fcntl::Flock;
 
@@ -63,7 +64,7 @@ impl Offline {
             ctx.store.adopt_container(Container::recorded(record));
         }
         for record in all.attachments.into_iter().filter(|record| record.releasing) {
-            ctx.ledger.remember(Owed::Network(Box::new(record)));
+            ctx.ledger.remember(Owed::Network(Arc::new(record)));
         }
         Ok(Self { ctx, network_end, _locks: locks })
     }

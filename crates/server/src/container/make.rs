@@ -61,7 +61,7 @@ pub(crate) async fn undo_or_owe(ctx: &Context, container: &Arc<Container>, opera
     let undo = records::caught(operation.kind.rpc(), container.id(), Box::pin(undo(ctx, container)));
     if let Err(error) = operation.mark("undo", undo).await {
         tracing::warn!(container = container.id(), error = %crate::error::chain(&error), "undo is not complete; will be retried");
-        ledger::owe(ctx, Owed::Container(Box::new(container.meta.clone())), &error);
+        ledger::owe(ctx, Owed::Container(Arc::new(container.meta.clone())), &error);
     }
 }
 

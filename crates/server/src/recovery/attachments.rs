@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Network attachments of an earlier daemon, and what the network holds besides.
 
+use std::sync::Arc;
+
 use hull_pod_network::Attachment;
 
 use super::{Part, aside};
@@ -17,7 +19,7 @@ pub(super) fn take_up(ctx: &Context, attachments: Vec<AttachmentRecord>) {
         let id = record.attachment.sandbox_id.clone();
         if record.releasing {
             let error = Error::io("release", std::io::Error::other("an earlier daemon could not"));
-            ledger::owe(ctx, Owed::Network(Box::new(record)), &error);
+            ledger::owe(ctx, Owed::Network(Arc::new(record)), &error);
         } else if ctx.store.sandbox_exact(&id).is_some() {
             // Its pod has it.
         } else if ctx.store.containers_of(&id).iter().any(|c| c.status().phase != ContainerPhase::Exited) {

@@ -4,6 +4,8 @@
 //! The attachment record is deleted only after a successful detach. A detach that fails or hangs
 //! does not keep the pod from stopping: the record is marked and goes to the [ledger](crate::ledger).
 
+use std::sync::Arc;
+
 use hull_pod_network::PortMapping;
 
 use crate::context::Context;
@@ -30,7 +32,7 @@ pub(crate) async fn later(ctx: &Context, record: AttachmentRecord, error: &Error
     if let Err(error) = ctx.records.put_attachment(record.clone()).await {
         tracing::warn!(sandbox = record.attachment.sandbox_id, error = %chain(&error), "release ledger not written");
     }
-    ledger::owe(ctx, Owed::Network(Box::new(record)), error);
+    ledger::owe(ctx, Owed::Network(Arc::new(record)), error);
 }
 
 /// Detaches once, within `timeouts.release`, and deletes the record.

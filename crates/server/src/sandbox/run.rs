@@ -227,7 +227,7 @@ pub(crate) async fn undo_or_owe(ctx: &Context, sandbox: &Arc<Sandbox>, operation
     let undo = records::caught(operation.kind.rpc(), sandbox.id(), Box::pin(undo(ctx, sandbox)));
     if let Err(error) = operation.mark("undo", undo).await {
         tracing::warn!(sandbox = sandbox.id(), error = %crate::error::chain(&error), "undo is not complete; will be retried");
-        ledger::owe(ctx, Owed::Sandbox(Box::new(sandbox.meta.clone())), &error);
+        ledger::owe(ctx, Owed::Sandbox(Arc::new(sandbox.meta.clone())), &error);
     }
 }
 
