@@ -104,7 +104,7 @@ impl Daemon {
             records: Records::open(&layout)?,
             layout,
             store: Store::default(),
-            events: Events::new(),
+            events: Events::default(),
             node: backends.node,
             netns: backends.netns,
             network: backends.network,

@@ -8,9 +8,11 @@ use std::time::SystemTime;
 
 use hull_cri_api::v1;
 use hull_image_store::{Auth, Image, PullRequest};
+use prost::Message;
 
 use crate::context::Context;
 use crate::error::{Error, Result};
+use crate::limits;
 use crate::sandbox::request::{clean_absolute, invalid};
 use crate::sandbox::status::nanoseconds;
 use crate::spec::user::image_user;
@@ -45,6 +47,8 @@ pub(crate) async fn pull(
     caller: Option<i32>,
 ) -> Result<String> {
     let reference = reference("PullImage", request.image.as_ref())?.to_owned();
+    let credentials = request.auth.as_ref().map_or(0, Message::encoded_len);
+    limits::bytes("PullImage", "auth", credentials, limits::CREDENTIALS)?;
     let auth = request.auth.map(|auth| Auth {
         username: auth.username,
         password: auth.password,
@@ -95,7 +99,10 @@ pub(crate) async fn fs_info(ctx: &Context) -> Result<v1::ImageFsInfoResponse> {
 fn reference<'a>(operation: &'static str, image: Option<&'a v1::ImageSpec>) -> Result<&'a str> {
     match image.map(|image| image.image.as_str()) {
         None | Some("") => Err(invalid(operation, "image.image", "must not be empty")),
-        Some(reference) => Ok(reference),
+        Some(reference) => {
+            limits::bytes(operation, "image.image", reference.len(), limits::REFERENCE)?;
+            Ok(reference)
+        }
     }
 }
 

@@ -41,6 +41,7 @@ mod image;
 mod incoming;
 mod layout;
 mod ledger;
+mod limits;
 pub mod memory;
 mod model;
 mod mountinfo;

@@ -8,11 +8,13 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use hull_cri_api::v1;
+use prost::Message;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::container;
 use crate::error::{Error, Result};
+use crate::limits;
 use crate::model::{
     ContainerKey, ContainerMeta, ContainerPhase, ContainerRecord, ContainerStatus, SandboxKey, SandboxMeta,
     SandboxPhase, SandboxRecord, SandboxStatus,
@@ -25,6 +27,8 @@ use crate::sandbox;
 pub(crate) struct Sandbox {
     pub(crate) meta: SandboxMeta,
     pub(crate) fingerprint: String,
+    /// Bytes of its configuration, encoded.
+    pub(crate) size: usize,
     pub(crate) slot: Slot,
     status: watch::Sender<Arc<SandboxStatus>>,
     /// Held while a status change is written: changes of one sandbox follow one another.
@@ -40,6 +44,8 @@ pub(crate) struct Sandbox {
 pub(crate) struct Container {
     pub(crate) meta: ContainerMeta,
     pub(crate) fingerprint: String,
+    /// Bytes of its configuration, encoded.
+    pub(crate) size: usize,
     pub(crate) slot: Slot,
     status: watch::Sender<Arc<ContainerStatus>>,
     pub(crate) writing: tokio::sync::Mutex<()>,
@@ -78,6 +84,15 @@ struct Inner {
     container_keys: HashMap<ContainerKey, String>,
 }
 
+impl Inner {
+    /// Bytes of the configurations of a pod sandbox and its containers.
+    fn size_of_pod(&self, id: &str) -> usize {
+        let containers = self.containers.values().filter(|container| container.meta.sandbox_id == id);
+        self.sandboxes.get(id).map_or(0, |sandbox| sandbox.size)
+            + containers.map(|container| container.size).sum::<usize>()
+    }
+}
+
 /// What admission of a make found under its key.
 #[derive(Debug)]
 pub(crate) enum Found<T> {
@@ -94,6 +109,7 @@ pub(crate) enum Found<T> {
 impl Sandbox {
     pub(crate) fn new(meta: SandboxMeta, fingerprint: String, status: SandboxStatus) -> Arc<Self> {
         Arc::new(Self {
+            size: meta.config.encoded_len(),
             meta,
             fingerprint,
             slot: Slot::default(),
@@ -132,6 +148,7 @@ impl Sandbox {
 impl Container {
     pub(crate) fn new(meta: ContainerMeta, fingerprint: String, status: ContainerStatus) -> Arc<Self> {
         Arc::new(Self {
+            size: meta.config.encoded_len(),
             meta,
             fingerprint,
             slot: Slot::default(),
@@ -179,7 +196,12 @@ impl Container {
 
     /// The limits that apply.
     pub(crate) fn resources(&self) -> Option<v1::LinuxContainerResources> {
-        match &self.status().updated {
+        self.resources_in(&self.status())
+    }
+
+    /// The limits that applied in a status.
+    pub(crate) fn resources_in(&self, status: &ContainerStatus) -> Option<v1::LinuxContainerResources> {
+        match &status.updated {
             Some(updated) => Some(updated.resources.clone()),
             None => self.meta.config.linux.as_ref()?.resources.clone(),
         }
@@ -218,27 +240,34 @@ impl Store {
     }
 
     /// As [`Store::admit_sandbox`].
+    ///
+    /// # Errors
+    /// The bytes that the pod's configurations would have together, where those are more than [`limits::POD`].
     pub(crate) fn admit_container(
         &self,
         key: &ContainerKey,
         fingerprint: &str,
         make: impl FnOnce() -> Arc<Container>,
-    ) -> Found<Container> {
+    ) -> std::result::Result<Found<Container>, usize> {
         let mut inner = self.lock();
         let existing = inner.container_keys.get(key).and_then(|id| inner.containers.get(id)).cloned();
-        match existing {
+        Ok(match existing {
             Some(container) => match container.slot.behind(OpKind::CreateContainer, fingerprint) {
                 None => Found::Idle(container),
                 Some(admission) => Found::Busy(container, admission),
             },
             None => {
                 let container = make();
+                let size = container.size + inner.size_of_pod(&key.sandbox_id);
+                if size > limits::POD {
+                    return Err(size);
+                }
                 let admission = container.slot.admit(OpKind::CreateContainer, container.id(), fingerprint);
                 inner.container_keys.insert(key.clone(), container.id().to_owned());
                 inner.containers.insert(container.id().to_owned(), container.clone());
                 Found::New(container, admission)
             }
-        }
+        })
     }
 
     /// Takes an object from the records. What was only half made leaves the key to what was made in its place, and of two

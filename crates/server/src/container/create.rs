@@ -15,6 +15,7 @@ use crate::container::{make, remove, request};
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::id;
+use crate::limits;
 use crate::model::{ContainerKey, ContainerMeta, ContainerPhase, ContainerStatus, ImageMount, Unknown};
 use crate::operation::{Admission, Operation};
 use crate::sandbox::request::invalid;
@@ -46,7 +47,7 @@ pub(crate) async fn create(ctx: &Context, request: v1::CreateContainerRequest) -
         let found = ctx.store.admit_container(&key, &fingerprint, || {
             Container::new(meta, fingerprint.clone(), ContainerStatus::creating())
         });
-        match found {
+        match found.map_err(too_much)? {
             Found::New(container, Admission::Run(operation)) => {
                 let waiter = operation.waiter();
                 spawn(ctx, &sandbox, container.clone(), operation);
@@ -77,6 +78,16 @@ pub(crate) async fn create(ctx: &Context, request: v1::CreateContainerRequest) -
             }
         }
     }
+}
+
+/// The refusal of a container with which its pod's configurations would have so many bytes.
+fn too_much(size: usize) -> Error {
+    let most = limits::POD;
+    let problem = format!(
+        "with it the configurations of the pod have {size} bytes; at most {most} are taken: remove containers that have \
+         ended, or make environments and annotations smaller"
+    );
+    invalid(RPC, "config", problem)
 }
 
 fn admission_is_open(sandbox: &Sandbox) -> Result<()> {

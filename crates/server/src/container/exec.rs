@@ -5,16 +5,18 @@ use std::time::Duration;
 
 use oci_spec::runtime::Spec;
 
+use crate::container::request::POINTER;
 use crate::container::words;
 use crate::context::Context;
 use crate::error::{Error, Result};
+use crate::limits;
 use crate::model::ContainerPhase;
 use crate::operation::OpKind;
 use crate::records::blocking;
 use crate::sandbox::request::invalid;
 use crate::store::Container;
 
-/// Refuses a command that no kernel could run.
+/// Refuses a command that no kernel could run, or that is too large.
 pub(crate) fn check_command(operation: &'static str, command: &[String]) -> Result<()> {
     if command.iter().all(String::is_empty) {
         return Err(invalid(operation, "cmd", "must not be empty"));
@@ -22,7 +24,7 @@ pub(crate) fn check_command(operation: &'static str, command: &[String]) -> Resu
     if command.iter().any(|word| word.contains('\0')) {
         return Err(invalid(operation, "cmd", "contains a NUL byte"));
     }
-    Ok(())
+    limits::bytes(operation, "cmd", command.iter().map(|word| word.len() + POINTER).sum(), limits::COMMAND)
 }
 
 /// Refuses work in a container that does not run, or is about to be killed. One that terminates serves until then.

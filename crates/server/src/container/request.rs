@@ -9,11 +9,14 @@ use prost::Message;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
+use crate::limits;
 use crate::sandbox::request::{clean_absolute, invalid, name, pairs};
 
 const RPC: &str = "CreateContainer";
-/// The most bytes of command, arguments and environment together; the kernel's own limit is about 2 MiB.
+/// The most bytes of command, arguments and environment together, as the kernel counts them; its own limit is about 2 MiB.
 const MAX_STRINGS: usize = 2 << 20;
+/// What the kernel counts for each of these beside its characters: the NUL at its end, and a pointer.
+pub(super) const POINTER: usize = 9;
 /// The most mounts of one container.
 const MAX_MOUNTS: usize = 4096;
 const SIGTERM: i32 = 15;
@@ -26,6 +29,7 @@ pub(crate) fn validate(config: &v1::ContainerConfig) -> Result<()> {
     if image.is_empty() {
         return Err(invalid(RPC, "config.image.image", "must not be empty"));
     }
+    limits::message(RPC, "config", config, limits::CONFIG)?;
     pairs(RPC, "config.labels", &config.labels)?;
     pairs(RPC, "config.annotations", &config.annotations)?;
     strings(config)?;
@@ -53,7 +57,7 @@ fn strings(config: &v1::ContainerConfig) -> Result<()> {
         if word.contains('\0') {
             return Err(invalid(RPC, field, "contains a NUL byte"));
         }
-        total += word.len();
+        total += word.len() + POINTER;
     }
     for env in &config.envs {
         if env.key.is_empty() || env.key.contains(['=', '\0']) {
@@ -62,7 +66,7 @@ fn strings(config: &v1::ContainerConfig) -> Result<()> {
         if env.value.contains(&0) {
             return Err(invalid(RPC, "config.envs", format!("the value of {} contains a NUL byte", env.key)));
         }
-        total += env.key.len() + env.value.len();
+        total += env.key.len() + env.value.len() + POINTER;
     }
     if total > MAX_STRINGS {
         return Err(invalid(

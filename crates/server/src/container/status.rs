@@ -25,11 +25,12 @@ pub(crate) async fn status(ctx: &Context, id: &str, verbose: bool) -> Result<v1:
         .filter(|container| container.status().is_visible())
         .ok_or_else(|| Error::NotFound { kind: "container", id: id.to_owned() })?;
     let info = if verbose { info(ctx, &container).await? } else { HashMap::new() };
-    Ok(v1::ContainerStatusResponse { status: Some(of(&container)), info })
+    Ok(v1::ContainerStatusResponse { status: Some(of(&container, &container.status())), info })
 }
 
-pub(crate) fn of(container: &Container) -> v1::ContainerStatus {
-    let (meta, status) = (&container.meta, container.status());
+/// A container as the CRI describes it, in one of its states.
+pub(crate) fn of(container: &Container, status: &ContainerStatus) -> v1::ContainerStatus {
+    let meta = &container.meta;
     let (exit_code, reason, message) = status.verdict();
     let message = match container.unmonitored_since() {
         Some(_) if message.is_empty() => UNMONITORED.to_owned(),
@@ -39,7 +40,7 @@ pub(crate) fn of(container: &Container) -> v1::ContainerStatus {
     v1::ContainerStatus {
         id: meta.id.clone(),
         metadata: meta.config.metadata.clone(),
-        state: state(&status) as i32,
+        state: state(status) as i32,
         created_at: nanoseconds(meta.created_at),
         started_at: status.started_at.map_or(0, nanoseconds),
         finished_at: status.exit.map_or(0, |exit| nanoseconds(exit.at)),
@@ -56,7 +57,7 @@ pub(crate) fn of(container: &Container) -> v1::ContainerStatus {
         mounts: mounts(meta),
         log_path: meta.log_path.to_string_lossy().into_owned(),
         resources: container
-            .resources()
+            .resources_in(status)
             .map(|linux| v1::ContainerResources { linux: Some(linux), ..Default::default() }),
         image_id: meta.image_id.clone(),
         user: Some(v1::ContainerUser {

@@ -19,6 +19,7 @@ use crate::claim;
 use crate::container::words;
 use crate::context::{Context, Failures, Handler, UNDO_DEADLINE};
 use crate::error::{Error, Result, chain};
+use crate::limits;
 use crate::model::{ContainerPhase, Updated};
 use crate::operation::{Admission, OpKind, Operation};
 use crate::records::blocking;
@@ -35,6 +36,7 @@ pub(crate) async fn update(ctx: &Context, request: v1::UpdateContainerResourcesR
     let Some(given) = request.linux.filter(|given| *given != v1::LinuxContainerResources::default()) else {
         return Ok(());
     };
+    limits::message(RPC, "linux", &given, limits::RESOURCES)?;
     if !container.status().claimed {
         // Who knows the id has it from us.
         claim::claim(ctx, &container).await?;
@@ -89,6 +91,7 @@ async fn run(
     let (facts, can) = (ctx.node.facts(), ctx.probes.facts(&name));
     let before = container.resources().unwrap_or_default();
     let update = merged(&before, given, facts, &can)?;
+    limits::message(RPC, "linux", &update.after, limits::RESOURCES)?;
     fits(ctx, container, &before, &update).await?;
     let sizes = update.hugepages.iter().map(|(size, _)| size.clone()).collect();
     let files = given.unified.keys().cloned().collect();

@@ -20,11 +20,13 @@ pub(crate) async fn status(ctx: &Context, id: &str, verbose: bool) -> Result<v1:
         .filter(|sandbox| sandbox.status().is_visible())
         .ok_or_else(|| Error::NotFound { kind: "pod sandbox", id: id.to_owned() })?;
     let info = if verbose { info(ctx, &sandbox).await? } else { HashMap::new() };
-    Ok(v1::PodSandboxStatusResponse { status: Some(of(&sandbox)), info, ..Default::default() })
+    let status = of(&sandbox, &sandbox.status());
+    Ok(v1::PodSandboxStatusResponse { status: Some(status), info, ..Default::default() })
 }
 
-pub(crate) fn of(sandbox: &Sandbox) -> v1::PodSandboxStatus {
-    let (meta, status) = (&sandbox.meta, sandbox.status());
+/// A pod sandbox as the CRI describes it, in one of its states.
+pub(crate) fn of(sandbox: &Sandbox, status: &SandboxStatus) -> v1::PodSandboxStatus {
+    let meta = &sandbox.meta;
     let mut ips = status.ips.iter().map(|ip| ip.to_string());
     let network = v1::PodSandboxNetworkStatus {
         ip: ips.next().unwrap_or_default(),
@@ -33,7 +35,7 @@ pub(crate) fn of(sandbox: &Sandbox) -> v1::PodSandboxStatus {
     v1::PodSandboxStatus {
         id: meta.id.clone(),
         metadata: meta.config.metadata.clone(),
-        state: state(&status) as i32,
+        state: state(status) as i32,
         created_at: nanoseconds(meta.created_at),
         network: Some(network),
         linux: Some(v1::LinuxPodSandboxStatus {

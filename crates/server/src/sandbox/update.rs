@@ -6,6 +6,7 @@ use hull_cri_api::v1;
 
 use crate::context::Context;
 use crate::error::{Error, Result};
+use crate::limits;
 use crate::model::PodResources;
 use crate::sandbox::request::invalid;
 
@@ -39,6 +40,8 @@ pub(crate) async fn update(ctx: &Context, request: v1::UpdatePodSandboxResources
         overhead: request.overhead.unwrap_or(before.overhead),
         resources: request.resources.unwrap_or(before.resources),
     };
+    limits::message(RPC, "overhead", &after.overhead, limits::RESOURCES)?;
+    limits::message(RPC, "resources", &after.resources, limits::RESOURCES)?;
     // In a task of the daemon: a caller that leaves does not tear the write from its publication.
     let (ctx_, sandbox_) = (ctx.clone(), sandbox.clone());
     let kept = ctx

@@ -343,9 +343,7 @@ impl RuntimeService for Runtime {
         &self,
         _: Request<v1::GetEventsRequest>,
     ) -> Answer<BoxStream<v1::ContainerEventResponse>> {
-        let events = self.ctx.events.subscribe();
-        // What a slow reader missed is not an error: the next event carries the whole pod.
-        let events = events.filter_map(|event| event.ok().map(Ok));
+        let events = self.ctx.events.subscribe().map(Ok);
         let until = self.ctx.shutdown.clone().cancelled_owned();
         Ok(Response::new(Box::pin(futures_util::StreamExt::take_until(events, until))))
     }
