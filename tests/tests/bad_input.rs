@@ -6,53 +6,13 @@
 use std::time::Duration;
 
 use hull_cri_api::v1::*;
-use hull_tests::{Cri, Daemon, Pod, Setup};
-use prost::bytes::BufMut;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use hull_tests::odd::{Counts, Round, pss, send};
+use hull_tests::{Cri, Daemon, Pod, Setup, eventually, raw};
 use tonic::{Code, Status};
-
-/// Sends bytes as they are, and takes any answer.
-#[derive(Debug, Default)]
-struct Raw;
-
-impl Codec for Raw {
-    type Encode = Vec<u8>;
-    type Decode = ();
-    type Encoder = Self;
-    type Decoder = Self;
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for Raw {
-    type Item = Vec<u8>;
-    type Error = Status;
-    fn encode(&mut self, item: Vec<u8>, dst: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        dst.put_slice(&item);
-        Ok(())
-    }
-}
-
-impl Decoder for Raw {
-    type Item = ();
-    type Error = Status;
-    fn decode(&mut self, src: &mut DecodeBuf<'_>) -> Result<Option<()>, Status> {
-        use prost::bytes::Buf;
-        src.advance(src.remaining());
-        Ok(Some(()))
-    }
-}
 
 /// Calls a method with bytes that no protobuf library would write.
 async fn send_raw(cri: &Cri, method: &'static str, bytes: Vec<u8>) -> Result<(), Status> {
-    let mut client = tonic::client::Grpc::new(cri.channel.clone());
-    client.ready().await.map_err(|error| Status::unknown(error.to_string()))?;
-    let path = tonic::codegen::http::uri::PathAndQuery::from_static(method);
-    client.unary(tonic::Request::new(bytes), path, Raw).await.map(drop)
+    raw::call(&cri.channel, method, bytes).await.map(drop)
 }
 
 /// A length-delimited field.
@@ -325,6 +285,97 @@ async fn a_message_beyond_16_mib_is_refused_and_one_below_is_taken() {
     large.extend(field(1, &[]));
     let error = send_raw(&cri, "/runtime.v1.RuntimeService/RunPodSandbox", large).await.unwrap_err();
     assert_eq!(error.code(), Code::InvalidArgument, "refused for what it lacks, not for its size: {error}");
+    assert_untouched(&daemon, &cri).await;
+}
+
+/// What one pod's records may hold is bounded, and the refusal names size and limit.
+#[tokio::test]
+async fn what_is_too_large_to_be_kept_is_refused() {
+    let daemon = Setup::mock().start().await;
+    let cri = daemon.cri().await;
+    let large = |mib: usize| "x".repeat(mib << 20);
+    let mut wrong = Vec::new();
+    let mut pod = Pod::new(&daemon, "large");
+    pod.config.annotations.insert("example.com/large".to_owned(), large(5));
+    expect_invalid(&mut wrong, "a pod of 5 MiB", cri.run_pod(&pod.config, "").await);
+
+    pod.config.annotations.insert("example.com/large".to_owned(), large(1));
+    let id = cri.run_pod(&pod.config, "").await.expect("1 MiB of annotations");
+    assert_eq!(cri.pod(&id).await.unwrap().annotations, pod.config.annotations);
+    let container = |name: &str, mib: usize| {
+        pod.container(name, &["sleep", "1000"]).annotation("example.com/large", &large(mib)).config
+    };
+    let refused = cri.create(&id, &container("c", 5), &pod.config).await;
+    expect_invalid(&mut wrong, "a container of 5 MiB", refused);
+    // 1 MiB of the pod's, three times 3 MiB: a fourth is too much, until one is removed.
+    let mut made = Vec::new();
+    for name in ["a", "b", "c"] {
+        made.push(cri.create(&id, &container(name, 3), &pod.config).await.expect("a container of 3 MiB"));
+    }
+    let error = cri.create(&id, &container("d", 3), &pod.config).await.unwrap_err();
+    assert!(error.code() == Code::InvalidArgument && error.message().contains("12582912"), "{error}");
+    cri.remove(&made[0]).await.unwrap();
+    cri.create(&id, &container("d", 3), &pod.config).await.expect("there is room again");
+
+    cri.start(&made[1]).await.unwrap();
+    let refused = cri.exec(&made[1], &["echo", &large(3)], 5).await;
+    expect_invalid(&mut wrong, "a command of 3 MiB", refused.map(|_| String::new()));
+    let request = UpdateContainerResourcesRequest {
+        container_id: made[1].clone(),
+        linux: Some(LinuxContainerResources {
+            unified: [("memory.high".to_owned(), large(1))].into(),
+            ..LinuxContainerResources::default()
+        }),
+        ..UpdateContainerResourcesRequest::default()
+    };
+    let refused = cri.runtime.clone().update_container_resources(request).await;
+    expect_invalid(&mut wrong, "limits of 1 MiB", refused.map(|_| String::new()));
+    expect_invalid(&mut wrong, "an image name of 1 MiB", cri.pull(&large(1)).await);
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    cri.remove_pod(&id).await.unwrap();
+    assert_untouched(&daemon, &cri).await;
+}
+
+/// The short form of `cargo xtask soak --memory`.
+#[tokio::test]
+async fn large_requests_leave_nothing_in_memory() {
+    const MIB: u64 = 1 << 20;
+    /// What the tests of this binary that run beside it cannot move, and what a debug build's allocator scatters.
+    const SLACK: u64 = 24 * MIB;
+    let daemon = Setup::mock().timeout("unclaimed", "2s").start().await;
+    let (cri, pid) = (daemon.cri().await, daemon.pid().unwrap());
+    let round = Round { calls: 60, lanes: 3, largest: 3 * MIB, seed: 7 };
+    send(&daemon, round, &std::sync::Arc::new(Counts::default())).await;
+    let before = pss(pid);
+
+    let large = "x".repeat(1 << 20);
+    let mut listener = daemon.cri().await;
+    let stalled = listener.runtime.get_container_events(GetEventsRequest {}).await.unwrap();
+    for number in 0..12 {
+        let mut pod = Pod::new(&daemon, &format!("large-{number}"));
+        for part in 0..8 {
+            pod.config.annotations.insert(format!("example.com/{part}"), "x".repeat(128 << 10));
+        }
+        let id = cri.run_pod(&pod.config, "").await.unwrap();
+        let container = pod.container("main", &["sleep", "1000"]);
+        let container = cri.create_and_start(&id, &container.config, &pod.config).await.unwrap();
+        for _ in 0..4 {
+            cri.pull(&large).await.unwrap_err();
+            let (cmd, stdout) = (vec![large.clone()], true);
+            let request = ExecRequest { container_id: container.clone(), cmd, stdout, ..Default::default() };
+            // The commands of URLs that nobody uses are bounded together.
+            let _ = cri.runtime.clone().exec(request).await;
+        }
+        cri.remove_pod(&id).await.unwrap();
+    }
+    send(&daemon, Round { calls: 120, seed: 8, ..round }, &std::sync::Arc::new(Counts::default())).await;
+    drop((stalled, listener));
+    eventually(Duration::from_secs(30), "the memory comes back", async || {
+        let now = pss(pid);
+        let grown = format!("{} MiB before, {} MiB now", before / MIB, now / MIB);
+        if now <= before + SLACK { Ok(()) } else { Err(grown) }
+    })
+    .await;
     assert_untouched(&daemon, &cri).await;
 }
 

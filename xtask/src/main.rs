@@ -82,6 +82,8 @@ usage: cargo xtask COMMAND
   soak [OPTIONS]    execs with children that hold their pipes, sessions that are cut; needs root
                     --handler NAME   runc or crun only; --seed N: other random cuts
                     --execs N        (20000 on crun, 2000 on runc); --sessions N (1000)
+                    --memory         instead, without root: --calls N (100000) odd requests on mocks, --pods N (1000) pods of
+                                     1 MiB, and the daemon's memory --rest N (60) seconds after each
   chaos [OPTIONS]   SIGKILL at every failpoint of every lifecycle call, on runc and crun, or with
                     --storms N and --real N random storms of calls and deaths; needs root
                     --sample N       only so many deaths per handler; --seed N: which
