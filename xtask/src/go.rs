@@ -10,7 +10,7 @@ use crate::install;
 use crate::run::{self, PrivateDir, headline};
 
 /// crictl and critest come from one module.
-pub(crate) const CRI_TOOLS: &str = "v1.36.0";
+pub(crate) const CRI_TOOLS: &str = "v1.37.0";
 /// Seconds that fetching and compiling may take.
 const DEADLINE: &str = "600";
 
@@ -41,7 +41,7 @@ const CRITEST: Tool = Tool { name: "critest", package: "/cmd/critest", verb: &["
 const RUNC: Tool = Tool {
     name: "runc",
     module: "github.com/opencontainers/runc",
-    version: "v1.4.2",
+    version: "v1.5.3",
     package: "",
     verb: &["build", "-tags", "seccomp"],
 };
