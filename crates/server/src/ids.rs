@@ -22,9 +22,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use hull_failpoint::failpoint;
+use hull_files::PRIVATE_DIR;
 
 use crate::error::{Error, Result};
-use crate::layout::make_dir;
+use crate::layout::own_dir;
 
 /// How many ids are remembered after their teardown.
 const KEPT: usize = 1024;
@@ -53,7 +54,8 @@ impl Ids {
     pub(crate) fn open(run_root: &Path) -> Result<Self> {
         let dir = run_root.join("ids");
         let failed = |e| Error::io(format!("open the journal of ids {}", dir.display()), e);
-        if let Err(error) = make_dir(&dir.join(ENDED), 0o700) {
+        let made = own_dir(&dir, PRIVATE_DIR).and_then(|()| own_dir(&dir.join(ENDED), PRIVATE_DIR));
+        if let Err(error) = made {
             tracing::warn!(dir = %dir.display(), %error, "there is no journal of ids: no pod can be made");
         }
         let live = names(&dir).map_err(failed)?.into_iter().map(|(_, id)| id).collect();
