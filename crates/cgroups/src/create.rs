@@ -227,7 +227,7 @@ mod tests {
                         let path = PathBuf::from(format!("/a/b/c{n}"));
                         let made = tree.cgroups().create(&path);
                         let whole =
-                            layout.roots().all(|root| root.join(&path.strip_prefix("/").unwrap()).is_dir());
+                            layout.roots().all(|root| root.join(path.strip_prefix("/").unwrap()).is_dir());
                         tree.cgroups().remove(&path).unwrap();
                         made.map(|made| {
                             (made.iter().filter(|dir| dir.ends_with(format!("c{n}"))).count(), whole)
