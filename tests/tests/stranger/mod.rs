@@ -116,7 +116,7 @@ fn is_behind(words: &[&str]) -> bool {
         ["lib", "containers", _, "volumes", _, "upper" | "merged", ..] => true,
         ["lib", "containers", _, "attach" | "ctl" | "winsz"] => true,
         ["lib", "images", "layers", _, ..] => true,
-        ["run", "sandboxes", _, "shm" | "resolv.conf" | "hostname", ..] => true,
+        ["run", "sandboxes", _, "shm" | "etc" | "resolv.conf" | "hostname", ..] => true,
         ["run", "sandboxes", _, "pause", "root" | "attach" | "ctl" | "winsz" | "persist" | "exits", ..] => {
             true
         }
