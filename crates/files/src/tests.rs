@@ -106,7 +106,7 @@ fn the_daemon_makes_directories_and_files_here_alone() {
         "mknodat(",
     ];
     /// File, how many lines, why they may.
-    const EXCEPTIONS: [(&str, usize, &str); 13] = [
+    const EXCEPTIONS: [(&str, usize, &str); 14] = [
         ("cgroups/src/create.rs", 1, "a control group"),
         ("conmon-client/src/direct.rs", 1, "appends to a log"),
         ("conmon-client/src/mock.rs", 1, "appends to a log"),
@@ -119,6 +119,7 @@ fn the_daemon_makes_directories_and_files_here_alone() {
         ("pod-network/src/bridge/sysctl.rs", 1, "writes to /proc/sys"),
         ("process/src/oom.rs", 1, "writes to /proc"),
         ("server/src/daemon.rs", 1, "a lock, whose mode it sets"),
+        ("server/src/ids.rs", 1, "a private file without content"),
         ("server/src/spec/mounts/image.rs", 1, "in a container's root; sets the mode afterwards"),
     ];
     let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
