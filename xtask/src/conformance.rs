@@ -20,7 +20,7 @@ mod files;
 mod load;
 mod options;
 mod report;
-mod service;
+pub(crate) mod service;
 mod verdict;
 
 use std::fs;

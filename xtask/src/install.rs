@@ -32,6 +32,10 @@ const CONFORMANCE: [(Need, &str); 4] = [
     (Need::StaticLibc, "libc6-dev"),
 ];
 
+/// What a kubelet and an API server need beside the images of conformance: a signing key, host ports.
+const KUBELET: [(Need, &str); 2] =
+    [(Need::Program("openssl"), "openssl"), (Need::Program("iptables"), "iptables")];
+
 /// What youki is built with.
 const YOUKI: [(Need, &str); 1] = [(Need::Header("/usr/include/seccomp.h"), "libseccomp-dev")];
 
@@ -146,6 +150,11 @@ pub(crate) fn missing_packages() -> Result<()> {
 /// Brings what is missing for `cargo xtask conformance`; fails as [`missing_packages`].
 pub(crate) fn conformance_packages() -> Result<()> {
     bring(&[&NEEDED[..], &CONFORMANCE].concat())
+}
+
+/// Brings what is missing for `cargo xtask kubelet`; fails as [`missing_packages`].
+pub(crate) fn kubelet_packages() -> Result<()> {
+    bring(&[&NEEDED[..], &CONFORMANCE, &KUBELET].concat())
 }
 
 /// Brings what youki is built with; fails as [`missing_packages`].

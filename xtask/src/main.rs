@@ -9,6 +9,7 @@
 //! cargo xtask bench         measures what Hull adds to the programs that it calls
 //! cargo xtask soak          thousands of execs and cut sessions: does everything come back?
 //! cargo xtask chaos         kills the daemon at every step of a pod's life
+//! cargo xtask kubelet       runs pods through a real kubelet and API server
 //! cargo xtask dist          collects what is installed on a node
 //! ```
 //!
@@ -27,6 +28,7 @@ mod dist;
 mod former;
 mod go;
 mod install;
+mod kubelet;
 mod run;
 mod soak;
 mod test;
@@ -88,6 +90,12 @@ usage: cargo xtask COMMAND
                     --storms N and --real N random storms of calls and deaths; needs root
                     --sample N       only so many deaths per handler; --seed N: which
                     --handler NAME   runc or crun only
+  kubelet [OPTIONS] run pods through a real kubelet and API server, which are built first (some 10 minutes);
+                    needs root and Go
+                    --only PART      only scenarios and actions whose name contains PART
+                    --against-containerd   also measure beside containerd, turn about; --rounds N (5)
+                    --no-pods        only the measurement
+                    --hull FILE      another daemon than the one that is built
   dist              release build with manual pages and completions, in target/dist
 ";
 
@@ -116,6 +124,7 @@ fn dispatch() -> Result<()> {
         Some("bench") => bench::run(&root, &rest),
         Some("soak") => soak::run(&root, &rest),
         Some("chaos") => chaos::run(&root, &rest),
+        Some("kubelet") => kubelet::run(&root, &rest),
         Some("dist") => dist::run(&root, &rest),
         Some("help" | "-h" | "--help") => {
             print!("{USAGE}");

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A program that serves while critest runs: the registry, the daemon.
+//! A program that serves for a while: a registry, a daemon, an API server.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// It runs until [`Service::stop`]; killed when dropped before.
 #[derive(Debug)]
-pub(super) struct Service {
+pub(crate) struct Service {
     name: &'static str,
     child: Child,
     log: PathBuf,
@@ -26,7 +26,7 @@ impl Service {
     ///
     /// # Errors
     /// With its own words when it ends instead, or does not serve in time.
-    pub(super) fn start(
+    pub(crate) fn start(
         name: &'static str,
         command: &mut Command,
         log: &Path,
@@ -58,10 +58,10 @@ impl Service {
     ///
     /// # Errors
     /// When it does not end, or was not alive any more.
-    pub(super) fn stop(mut self) -> Result<ExitStatus> {
+    pub(crate) fn stop(mut self) -> Result<ExitStatus> {
         let pid = self.child.id();
         if let Ok(Some(status)) = self.child.try_wait() {
-            bail!("{} ended while critest ran: {status}: {}", self.name, self.last_words());
+            bail!("{} ended before it was stopped: {status}: {}", self.name, self.last_words());
         }
         run::capture(Command::new("sh").args(["-c", &format!("kill -TERM {pid}")]))?;
         let mut ended = None;
