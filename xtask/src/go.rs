@@ -81,7 +81,7 @@ const ETCD: Tool = Tool {
     version: "v3.6.6",
     package: "",
     // Static: it also serves gRPC health checks from inside a container without libraries.
-    verb: &["build", "-ldflags", "-s -w"],
+    verb: &["build", "-tags", "netgo,osusergo", "-ldflags", "-s -w -linkmode external -extldflags -static"],
     staging: None,
     deadline: "1200",
 };
@@ -161,14 +161,11 @@ pub(crate) fn runc(root: &Path) -> Result<PathBuf> {
     tool(root, &RUNC)
 }
 
-/// The lines for `go.mod` that name the published staging modules: replacements count only in the main module.
-fn staged(go: &Path, tool: &Tool, version: &str, dir: &Path) -> Result<String> {
+/// Downloads the module: its answer names its `go.mod` and its directory.
+fn download(go: &Path, tool: &Tool, dir: &Path) -> Result<serde_json::Value> {
     let module = format!("{}@{}", tool.module, tool.version);
     let answer = run::capture(Command::new(go).args(["mod", "download", "-json", &module]).current_dir(dir))?;
-    let answer: serde_json::Value = serde_json::from_str(&answer).context("the answer of go mod download")?;
-    let file = answer["GoMod"].as_str().context("go mod download names no go.mod")?;
-    let text = std::fs::read_to_string(file).with_context(|| format!("read {file}"))?;
-    Ok(replacements(&text, version))
+    serde_json::from_str(&answer).context("the answer of go mod download")
 }
 
 /// The language version and the replacements of a `go.mod` with staging modules.
@@ -204,8 +201,21 @@ fn tool(root: &Path, tool: &Tool) -> Result<PathBuf> {
     // which not every module proxy hands out.
     let dir = PrivateDir::new("hull-go")?;
     let mut text = format!("module hull.invalid/{name}\n\nrequire {module} {version}\n");
+    if staging.is_none() {
+        // From 1.17 on the modules that only dependencies of dependencies name are not asked for.
+        text.push_str("\ngo 1.26.0\n");
+    }
+    let module_files = download(&go, tool, dir.path())?;
+    let file_of = |key: &str| module_files[key].as_str().with_context(|| format!("{module} has no {key}"));
     if let Some(version) = staging {
-        text.push_str(&staged(&go, tool, version, dir.path())?);
+        let file = file_of("GoMod")?;
+        let go_mod = std::fs::read_to_string(file).with_context(|| format!("read {file}"))?;
+        text.push_str(&replacements(&go_mod, version));
+    }
+    // Its own sums spare questions to the checksum database, which does not know every module.
+    let sums = Path::new(file_of("Dir")?).join("go.sum");
+    if let Ok(sums) = std::fs::read(&sums) {
+        std::fs::write(dir.path().join("go.sum"), sums).context("write go.sum")?;
     }
     std::fs::write(dir.path().join("go.mod"), text).context("write go.mod")?;
     let parent = target.parent().context("no directory for tools")?;

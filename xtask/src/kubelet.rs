@@ -73,14 +73,12 @@ pub(crate) fn run(root: &Path, args: &[String]) -> Result<()> {
     let own = std::env::current_exe().context("the path of this program")?;
     install::kubelet_packages()?;
     programs(root, &target, &options)?;
-    test::release_daemon(root)?;
-    headline("Building the helpers");
-    run::run(Command::new("cargo").current_dir(root).args([
-        "build",
-        "--workspace",
-        "--all-targets",
-        "--quiet",
-    ]))?;
+    if options.programs.is_none() {
+        test::release_daemon(root)?;
+        headline("Building the helpers");
+        let helpers = ["build", "--workspace", "--all-targets", "--quiet"];
+        run::run(Command::new("cargo").current_dir(root).args(helpers))?;
+    }
     let before = Census::take();
     let dir = PrivateDir::new("hull-k")?;
     // The kubelet sets some of the machine's tunables and says so; they go back to what they were.
@@ -100,13 +98,15 @@ pub(crate) fn run(root: &Path, args: &[String]) -> Result<()> {
 }
 
 fn programs(root: &Path, target: &Path, options: &Options) -> Result<Programs> {
+    let helpers = options.programs.clone().unwrap_or_else(|| target.join("debug"));
+    let daemon = options.programs.clone().unwrap_or_else(|| target.join("release"));
     Ok(Programs {
-        hull: options.hull.clone().unwrap_or_else(|| target.join("release/hull")),
-        crictl_lite: target.join("debug/crictl-lite"),
-        push_standins: target.join("debug/push-standins"),
+        hull: daemon.join("hull"),
+        crictl_lite: helpers.join("crictl-lite"),
+        push_standins: helpers.join("push-standins"),
         runc: go::runc(root)?,
         kubernetes: go::kubernetes(root)?,
-        containerd: if options.against_containerd { Some(go::containerd(root)?) } else { None },
+        containerd: if options.needs_containerd() { Some(go::containerd(root)?) } else { None },
     })
 }
 
@@ -114,7 +114,7 @@ fn programs(root: &Path, target: &Path, options: &Options) -> Result<Programs> {
 fn in_private(own: &Path, dir: &Path, words: &[String]) -> Result<bool> {
     // The shell is the first process of the namespace: it reaps whoever is left without a parent.
     let script = format!(
-        "ip link set lo up && ip link add node0 type dummy && ip address add {ADDRESS}/24 dev node0 && \
+        "ip link set lo up && ip link add node0 type veth peer name node1 && ip link set node1 up && ip address add {ADDRESS}/24 dev node0 && \
          ip link set node0 up && ip route add default via {ADDRESS} dev node0 && hostname hull-node && \
          mkdir -p /var/log/containers && mount -t tmpfs tmpfs /var/log/containers || exit 1; \
          \"$0\" \"$@\" & wait $!"
@@ -139,22 +139,23 @@ fn inside(options: &Options, programs: &Programs, dir: &Path, logs: &Path) -> Re
     let _registry = start_registry(dir, logs)?;
     run::capture(Command::new(&programs.push_standins).arg(REGISTRY))?;
     let cluster = Cluster::start(programs, dir, logs)?;
-    let mut hull = Node::start(Peer::Hull, programs, &cluster, dir, logs)?;
+    let peer = if options.on_containerd { Peer::Containerd } else { Peer::Hull };
+    let mut node = Node::start(peer, programs, &cluster, dir, logs)?;
     let mut problems = Vec::new();
     if options.pods {
-        problems.extend(scenarios(options, &cluster, &mut hull)?);
+        problems.extend(scenarios(options, &cluster, &mut node)?);
+        headline("Deleting every pod");
+        cluster.delete_pods()?;
+        problems.extend(node.leftovers()?);
     }
-    if options.against_containerd {
+    if options.against_containerd && !options.on_containerd {
         let containerd = Node::start(Peer::Containerd, programs, &cluster, dir, logs)?;
-        problems.extend(compare::run(options, &cluster, [&hull, &containerd])?);
+        problems.extend(compare::run(options, &cluster, [&node, &containerd])?);
         cluster.delete_pods()?;
         containerd.stop()?;
     }
-    headline("Deleting every pod");
-    cluster.delete_pods()?;
-    problems.extend(hull.leftovers()?);
-    hull.stop()?;
-    problems.extend(blame::search(&logs.join("hull-kubelet.log"))?);
+    node.stop()?;
+    problems.extend(blame::search(&logs.join(format!("{}-kubelet.log", peer.name())))?);
     for problem in &problems {
         println!("FAILED: {problem}");
     }
@@ -165,16 +166,16 @@ fn inside(options: &Options, programs: &Programs, dir: &Path, logs: &Path) -> Re
 }
 
 /// The pods and the actions on them. What was not as expected.
-fn scenarios(options: &Options, cluster: &Cluster, hull: &mut Node) -> Result<Vec<String>> {
+fn scenarios(options: &Options, cluster: &Cluster, node: &mut Node) -> Result<Vec<String>> {
     let started = Instant::now();
-    let pods: Vec<_> = pods::all(hull).into_iter().filter(|it| options.wants(it.name)).collect();
+    let pods: Vec<_> = pods::all(node).into_iter().filter(|it| options.wants(it.name)).collect();
     headline(&format!("{} pods at once", pods.len()));
-    let mut problems = pods::run(cluster, &pods)?;
+    let mut problems = pods::run(cluster, node, &pods)?;
     println!("{}", run::elapsed(started));
     headline("What is done to pods and node");
     for action in actions::ALL.iter().filter(|it| options.wants(it.name)) {
         let started = Instant::now();
-        match (action.act)(cluster, hull) {
+        match (action.act)(cluster, node) {
             Ok(()) => println!("ok    {} ({})", action.name, run::elapsed(started)),
             Err(error) => {
                 println!("FAIL  {} ({}): {error:#}", action.name, run::elapsed(started));

@@ -95,7 +95,8 @@ usage: cargo xtask COMMAND
                     --only PART      only scenarios and actions whose name contains PART
                     --against-containerd   also measure beside containerd, turn about; --rounds N (5)
                     --no-pods        only the measurement
-                    --hull FILE      another daemon than the one that is built
+                    --on-containerd  the scenarios on containerd, to see what the kubelet says there
+                    --programs DIR   with hull, crictl-lite and push-standins of that directory, do not build them
   dist              release build with manual pages and completions, in target/dist
 ";
 

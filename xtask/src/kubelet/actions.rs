@@ -47,8 +47,8 @@ pub(super) const ALL: [Action; 15] = [
     Action { name: "lost-network-namespace", act: lost_namespace },
 ];
 
-fn start(cluster: &Cluster, name: &str, spec: &Value) -> Result<()> {
-    cluster.create(&pod(name, "hull", spec, &json!({})))?;
+fn start(cluster: &Cluster, node: &Node, name: &str, spec: &Value) -> Result<()> {
+    cluster.create(&pod(name, node.peer.name(), spec, &json!({})))?;
     cluster.wait_for_pod(name, PATIENCE, |pod| pod.is_ready())
 }
 
@@ -62,8 +62,8 @@ fn wait_until_gone(cluster: &Cluster, name: &str, deadline: Duration) -> Result<
     Ok(())
 }
 
-fn exec_exit_code(cluster: &Cluster, _: &mut Node) -> Result<()> {
-    start(cluster, "exec", &one(SLEEP, json!({})))?;
+fn exec_exit_code(cluster: &Cluster, node: &mut Node) -> Result<()> {
+    start(cluster, node, "exec", &one(SLEEP, json!({})))?;
     let good = cluster.exec("exec", "main", &["sh", "-c", "echo out; echo err >&2"])?;
     ensure!(good.success && good.stdout == "out\n" && good.stderr.contains("err"), "{good:?}");
     let bad = cluster.exec("exec", "main", &["sh", "-c", "exit 7"])?;
@@ -75,10 +75,10 @@ fn exec_exit_code(cluster: &Cluster, _: &mut Node) -> Result<()> {
 const SLOW_END: &str =
     "trap 'rm -f /tmp/ready; sleep 12; exit 0' TERM; touch /tmp/ready; sleep 100000 & wait";
 
-fn exec_while_terminating(cluster: &Cluster, _: &mut Node) -> Result<()> {
+fn exec_while_terminating(cluster: &Cluster, node: &mut Node) -> Result<()> {
     let mut spec = one(SLOW_END, json!({}));
     spec["terminationGracePeriodSeconds"] = json!(30);
-    start(cluster, "terminating", &spec)?;
+    start(cluster, node, "terminating", &spec)?;
     cluster.delete_pod("terminating")?;
     let signalled = run::wait_until(PATIENCE, || {
         cluster.exec("terminating", "main", &["test", "!", "-e", "/tmp/ready"]).is_ok_and(|it| it.success)
@@ -89,34 +89,34 @@ fn exec_while_terminating(cluster: &Cluster, _: &mut Node) -> Result<()> {
     wait_until_gone(cluster, "terminating", PATIENCE)
 }
 
-fn not_ready_while_terminating(cluster: &Cluster, _: &mut Node) -> Result<()> {
+fn not_ready_while_terminating(cluster: &Cluster, node: &mut Node) -> Result<()> {
     let probe = json!({ "readinessProbe": { "exec": { "command": ["cat", "/tmp/ready"] },
                                             "periodSeconds": 1, "failureThreshold": 1 } });
     let mut spec = one(SLOW_END, probe);
     spec["terminationGracePeriodSeconds"] = json!(30);
-    start(cluster, "unready", &spec)?;
+    start(cluster, node, "unready", &spec)?;
     cluster.delete_pod("unready")?;
     cluster.wait_for_pod("unready", Duration::from_secs(8), |pod| !pod.is_ready())?;
     wait_until_gone(cluster, "unready", PATIENCE)
 }
 
-fn grace_period_kept(cluster: &Cluster, _: &mut Node) -> Result<()> {
+fn grace_period_kept(cluster: &Cluster, node: &mut Node) -> Result<()> {
     let mut spec = one("trap 'sleep 4; exit 0' TERM; sleep 100000 & wait", json!({}));
     spec["terminationGracePeriodSeconds"] = json!(30);
-    start(cluster, "gracious", &spec)?;
+    start(cluster, node, "gracious", &spec)?;
     cluster.delete_pod("gracious")?;
     wait_until_gone(cluster, "gracious", Duration::from_secs(20))
 }
 
-fn grace_period_ends(cluster: &Cluster, _: &mut Node) -> Result<()> {
+fn grace_period_ends(cluster: &Cluster, node: &mut Node) -> Result<()> {
     let spec = one("trap '' TERM; while :; do sleep 1; done", json!({}));
-    start(cluster, "stubborn", &spec)?;
+    start(cluster, node, "stubborn", &spec)?;
     cluster.delete_pod("stubborn")?;
     wait_until_gone(cluster, "stubborn", Duration::from_secs(20))
 }
 
-fn logs(cluster: &Cluster, _: &mut Node) -> Result<()> {
-    start(cluster, "logs", &one(&format!("echo one; echo two >&2; {SLEEP}"), json!({})))?;
+fn logs(cluster: &Cluster, node: &mut Node) -> Result<()> {
+    start(cluster, node, "logs", &one(&format!("echo one; echo two >&2; {SLEEP}"), json!({})))?;
     let text = cluster.kubectl(&["logs", "logs"], None)?;
     ensure!(text.contains("one\n") && text.contains("two\n"), "{text:?}");
     cluster.delete_pod("logs")
@@ -125,7 +125,7 @@ fn logs(cluster: &Cluster, _: &mut Node) -> Result<()> {
 fn log_rotation(cluster: &Cluster, node: &mut Node) -> Result<()> {
     let script =
         format!("for i in $(seq 3000); do echo a line that is long enough, number $i; done; {SLEEP}");
-    start(cluster, "rotation", &one(&script, json!({})))?;
+    start(cluster, node, "rotation", &one(&script, json!({})))?;
     let rotated = || -> bool {
         let pods = fs::read_dir(node.pod_logs()).into_iter().flatten().flatten();
         let mut dirs = pods.filter(|dir| dir.file_name().to_string_lossy().contains("rotation"));
@@ -153,9 +153,9 @@ fn fetch(address: (&str, u16)) -> Result<String> {
     Ok(answer)
 }
 
-fn port_forward(cluster: &Cluster, _: &mut Node) -> Result<()> {
+fn port_forward(cluster: &Cluster, node: &mut Node) -> Result<()> {
     let script = "mkdir /www; echo forwarded > /www/index.html; exec httpd -f -p 8080 -h /www";
-    start(cluster, "forward", &one(script, json!({})))?;
+    start(cluster, node, "forward", &one(script, json!({})))?;
     let mut command = cluster.command(&["port-forward", "pod/forward", "18081:8080"]);
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().context("start kubectl")?;
     let served =
@@ -177,8 +177,8 @@ fn host_port(cluster: &Cluster, _: &mut Node) -> Result<()> {
     Ok(())
 }
 
-fn debug_container(cluster: &Cluster, _: &mut Node) -> Result<()> {
-    start(cluster, "debugged", &one(SLEEP, json!({})))?;
+fn debug_container(cluster: &Cluster, node: &mut Node) -> Result<()> {
+    start(cluster, node, "debugged", &one(SLEEP, json!({})))?;
     let script = "ps | grep -v grep | grep -q 'sleep 10000[0]' && exit 0; exit 1";
     let image = format!("--image={IMAGE}");
     let words = ["debug", "debugged", "-c", "debugger", "--target=main", &image, "--", "sh", "-c", script];
@@ -187,10 +187,10 @@ fn debug_container(cluster: &Cluster, _: &mut Node) -> Result<()> {
     cluster.delete_pod("debugged")
 }
 
-fn resize(cluster: &Cluster, _: &mut Node) -> Result<()> {
+fn resize(cluster: &Cluster, node: &mut Node) -> Result<()> {
     let more = json!({ "resources": { "requests": { "cpu": "100m", "memory": "32Mi" },
                                       "limits": { "cpu": "200m", "memory": "64Mi" } } });
-    start(cluster, "resized", &one(SLEEP, more))?;
+    start(cluster, node, "resized", &one(SLEEP, more))?;
     let patch = json!({ "spec": { "containers": [{ "name": "main", "resources": {
         "requests": { "cpu": "150m", "memory": "48Mi" }, "limits": { "cpu": "300m", "memory": "96Mi" } } }] } });
     let patch = patch.to_string();
@@ -209,10 +209,10 @@ fn static_pod(cluster: &Cluster, node: &mut Node) -> Result<()> {
     let file = node.manifests().join("static.json");
     let object = pod("static", node.peer.name(), &one(SLEEP, json!({})), &json!({}));
     fs::write(&file, object.to_string()).context("write the manifest")?;
-    let name = "static-hull";
-    cluster.wait_for_pod(name, PATIENCE, |pod| pod.is_ready())?;
+    let name = format!("static-{}", node.peer.name());
+    cluster.wait_for_pod(&name, PATIENCE, |pod| pod.is_ready())?;
     fs::remove_file(&file).context("remove the manifest")?;
-    wait_until_gone(cluster, name, PATIENCE)
+    wait_until_gone(cluster, &name, PATIENCE)
 }
 
 /// Pods of the scenarios that run on, whatever happens to the kubelet and the runtime.
@@ -244,7 +244,7 @@ fn kubelet_restart(cluster: &Cluster, node: &mut Node) -> Result<()> {
     node.stop_kubelet()?;
     node.start_kubelet()?;
     cluster.wait_for_node(node.peer.name())?;
-    start(cluster, "after-kubelet", &one(SLEEP, json!({})))?;
+    start(cluster, node, "after-kubelet", &one(SLEEP, json!({})))?;
     same_pods_are_ready(cluster, &before)?;
     cluster.delete_pod("after-kubelet")
 }
@@ -267,7 +267,7 @@ fn runtime_kill(cluster: &Cluster, node: &mut Node) -> Result<()> {
 }
 
 fn lost_namespace(cluster: &Cluster, node: &mut Node) -> Result<()> {
-    start(cluster, "lost", &one(SLEEP, json!({})))?;
+    start(cluster, node, "lost", &one(SLEEP, json!({})))?;
     let before = node.sandboxes("lost")?;
     let [sandbox] = &before[..] else { bail!("one ready sandbox was expected: {before:?}") };
     let path = node.netns(sandbox)?;

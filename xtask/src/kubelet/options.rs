@@ -13,26 +13,38 @@ pub(super) struct Options {
     pub(super) only: Option<String>,
     /// Also measure beside containerd on a second node.
     pub(super) against_containerd: bool,
+    /// Runs the scenarios on containerd instead, to see what the kubelet says there.
+    pub(super) on_containerd: bool,
     /// Rounds of the comparison.
     pub(super) rounds: usize,
-    /// Another daemon than the one that is built.
-    pub(super) hull: Option<PathBuf>,
+    /// The directory of `hull`, `crictl-lite` and `push-standins`, which are then not built.
+    pub(super) programs: Option<PathBuf>,
 }
 
 // === impl Options ===
 
 impl Options {
     pub(super) fn parse(args: &[String]) -> Result<Self> {
-        let mut options = Self { pods: true, only: None, against_containerd: false, rounds: 5, hull: None };
+        let mut options = Self {
+            pods: true,
+            only: None,
+            against_containerd: false,
+            on_containerd: false,
+            rounds: 5,
+            programs: None,
+        };
         let mut args = args.iter();
         while let Some(arg) = args.next() {
             match arg.as_str() {
                 "--against-containerd" => options.against_containerd = true,
+                "--on-containerd" => options.on_containerd = true,
                 "--no-pods" => options.pods = false,
                 "--only" => {
                     options.only = Some(args.next().context("--only needs a part of a name")?.clone())
                 }
-                "--hull" => options.hull = Some(args.next().context("--hull needs a program")?.into()),
+                "--programs" => {
+                    options.programs = Some(args.next().context("--programs needs a directory")?.into());
+                }
                 "--rounds" => {
                     let word = args.next().context("--rounds needs a number")?;
                     options.rounds = word.parse().with_context(|| format!("--rounds {word}: a number"))?;
@@ -41,6 +53,10 @@ impl Options {
             }
         }
         Ok(options)
+    }
+
+    pub(super) fn needs_containerd(&self) -> bool {
+        self.against_containerd || self.on_containerd
     }
 
     pub(super) fn wants(&self, name: &str) -> bool {

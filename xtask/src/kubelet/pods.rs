@@ -17,7 +17,7 @@ use super::pod::Pod;
 /// What most containers are made of.
 pub(super) const IMAGE: &str = "registry.k8s.io/e2e-test-images/busybox:1.29-2";
 /// Seconds for all pods together to become what they should be.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_secs(200);
 /// Waits for a signal and ends well.
 pub(super) const SLEEP: &str = "trap 'exit 0' TERM; sleep 100000 & wait";
 
@@ -51,8 +51,8 @@ impl Scenario {
     }
 
     /// The object that is created.
-    fn object(&self) -> Value {
-        pod(self.name, "hull", &self.spec, &self.annotations)
+    fn object(&self, node: &Node) -> Value {
+        pod(self.name, node.peer.name(), &self.spec, &self.annotations)
     }
 }
 
@@ -112,14 +112,14 @@ pub(super) fn all(node: &Node) -> Vec<Scenario> {
 }
 
 /// Creates all of them at once and waits until each is what it should be. What was not.
-pub(super) fn run(cluster: &Cluster, scenarios: &[Scenario]) -> Result<Vec<String>> {
+pub(super) fn run(cluster: &Cluster, node: &Node, scenarios: &[Scenario]) -> Result<Vec<String>> {
+    let started = Instant::now();
     for scenario in scenarios {
         for object in &scenario.objects {
             cluster.create(object)?;
         }
-        cluster.create(&scenario.object())?;
+        cluster.create(&scenario.object(node))?;
     }
-    let started = Instant::now();
     let mut waiting: Vec<&Scenario> = scenarios.iter().collect();
     let mut last: Vec<Value> = Vec::new();
     while !waiting.is_empty() && started.elapsed() < PATIENCE {

@@ -164,7 +164,7 @@ fn security() -> Vec<Scenario> {
         ),
         Scenario::new(
             "privileged",
-            with("mount -t tmpfs tmpfs /mnt && touch /mnt/x", json!({ "privileged": true })),
+            with("mount -t tmpfs tmpfs /tmp && touch /tmp/x", json!({ "privileged": true })),
             succeeded,
         ),
         Scenario::new(
