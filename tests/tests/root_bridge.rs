@@ -169,6 +169,36 @@ async fn pods_reach_each_other_the_node_and_the_world() {
     assert_eq!(net.output("nft", &["list", "tables"]), "");
 }
 
+/// When a container of the pod is created: with the addresses that the pod had.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_link_that_another_program_removed_is_made_again() {
+    if !root_tests_enabled() {
+        return;
+    }
+    let daemon = setup().start().await;
+    let cri = daemon.cri().await;
+    let net = daemon.shared_net().unwrap();
+    let web = pod(&daemon, "web", vec![]);
+    let (web_id, _, ips) = run(&cri, &web, SERVER).await;
+    let bridge = daemon.bridge().unwrap().to_owned();
+    for (attempt, lost) in ["link", "bridge"].into_iter().enumerate() {
+        let link = match lost {
+            "link" => net.new_links().into_iter().find(|name| name.starts_with("hv")).unwrap(),
+            _ => bridge.clone(),
+        };
+        net.output("ip", &["link", "delete", &link]);
+        node_asks(&net, &ips[0], 80).expect_err("it is gone");
+        let sidecar = web.container("sidecar", &["sleep", "1000"]).attempt(u32::try_from(attempt).unwrap());
+        cri.create_and_start(&web_id, &sidecar.config, &web.config).await.unwrap();
+        for ip in &ips {
+            answers(lost, "web", async || node_asks(&net, ip, 80)).await;
+        }
+        assert!(daemon.log().contains("link was removed by another program: made again"), "{lost}");
+    }
+    cri.remove_pod(&web_id).await.unwrap();
+    daemon.assert_nothing_left().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn host_ports_are_reached_from_everywhere() {
     if !root_tests_enabled() {

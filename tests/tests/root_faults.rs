@@ -301,3 +301,86 @@ async fn without_a_network_the_daemon_says_what_is_missing() {
     })
     .await;
 }
+
+/// As an administrator's clean-up would.
+fn unmount(path: &std::path::Path) {
+    let unmounted = std::process::Command::new(tool("umount")).arg("-l").arg(path).status().unwrap();
+    assert!(unmounted.success(), "umount {}", path.display());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_another_program_took_from_a_pod_is_made_again_or_told() {
+    if !root_tests_enabled() {
+        return;
+    }
+    let daemon = Setup::real().start().await;
+    let cri = daemon.cri().await;
+    for handler in runtimes::REAL {
+        // One of the files, all of them with their file system, and /dev/shm.
+        for lost in [&["hostname"][..], &["etc"], &["shm"], &["resolv.conf", "hostname", "shm"]] {
+            let pod = Pod::new(&daemon, "files");
+            let id = cri.run_pod(&pod.config, handler).await.unwrap();
+            let dir = daemon.run_root().join("sandboxes").join(&id);
+            for name in lost {
+                match *name {
+                    "etc" | "shm" => unmount(&dir.join(name)),
+                    name => std::fs::remove_file(dir.join("etc").join(name)).unwrap(),
+                }
+            }
+            let container = pod.container("main", &["sleep", "1000"]);
+            let container = cri.create_and_start(&id, &container.config, &pod.config).await.unwrap();
+            let script = "cat /etc/resolv.conf; cat /etc/hostname; grep -E '^hull |/dev/shm' /proc/mounts | cut -d ' ' -f 1-3";
+            let said = cri.exec(&container, &["sh", "-c", script], 20).await.unwrap();
+            let said = String::from_utf8_lossy(&said.stdout).into_owned();
+            // Both files lie on the pod's small file system.
+            let wanted = [
+                "nameserver 10.96.0.10\n",
+                "files\n",
+                "hull /etc/resolv.conf tmpfs",
+                "hull /etc/hostname tmpfs",
+                "shm /dev/shm tmpfs",
+            ];
+            assert!(wanted.iter().all(|words| said.contains(words)), "{handler} {lost:?}: {said}");
+            assert!(daemon.log().contains("was removed by another program: made again"), "{}", daemon.log());
+            cri.remove_pod(&id).await.unwrap();
+        }
+
+        for kind in ["net", "ipc", "uts"] {
+            let pod = Pod::new(&daemon, kind);
+            let id = cri.run_pod(&pod.config, handler).await.unwrap();
+            let main = pod.container("main", &["sh", "-c", "trap 'exit 0' TERM; sleep 1000 & wait"]);
+            let main = cri.create_and_start(&id, &main.config, &pod.config).await.unwrap();
+            unmount(&match kind {
+                "net" => daemon.netns_dir().join(format!("hull.{id}")),
+                kind => daemon.run_root().join("ns").join(&id).join(kind),
+            });
+            hull_tests::eventually(Duration::from_secs(30), "the loss is noticed", async || {
+                let state = cri.pod(&id).await.map_err(|error| error.to_string())?.state;
+                if state == PodSandboxState::SandboxNotready as i32 {
+                    Ok(())
+                } else {
+                    Err("ready".to_owned())
+                }
+            })
+            .await;
+            let late = pod.container("late", &["sleep", "1000"]);
+            let refused = cri.create(&id, &late.config, &pod.config).await.unwrap_err();
+            assert_eq!(refused.code(), tonic::Code::FailedPrecondition);
+            assert!(refused.message().contains("namespace"), "{handler} {kind}: {refused}");
+            assert_eq!(cri.exec(&main, &["true"], 20).await.unwrap().exit_code, 0, "its container runs on");
+            let status = cri.container(&main).await.unwrap();
+            assert_eq!(status.state, ContainerState::ContainerRunning as i32);
+            // As the kubelet does: the old one is stopped, a new one takes its place.
+            cri.stop_pod(&id).await.unwrap();
+            let next = pod.clone().attempt(1);
+            let next_id = cri.run_pod(&next.config, handler).await.unwrap();
+            let again = next.container("main", &["sleep", "1000"]);
+            cri.create_and_start(&next_id, &again.config, &next.config).await.unwrap();
+            for id in [&id, &next_id] {
+                cri.remove_pod(id).await.unwrap();
+            }
+        }
+        daemon.assert_nothing_left().await;
+        real_runtime_ok(handler, "lost namespaces");
+    }
+}

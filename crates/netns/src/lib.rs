@@ -61,6 +61,10 @@ pub trait NetNsManager: Debug + Send + Sync {
     /// Unpins and removes everything of `id`. Idempotent.
     async fn remove(&self, id: &str) -> Result<()>;
 
+    /// Waits until pins may have been lost since the call before; the first call answers at once, and what was lost
+    /// before it counts. Coarse: [`Self::open`] tells whether one was. One caller at a time.
+    async fn changed(&self) -> Result<()>;
+
     /// The ids that have something pinned, or a leftover of it that [`Self::remove`] would clean; sorted. In a folder that is
     /// shared they may be another daemon's.
     async fn list(&self) -> Result<Vec<String>>;

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
 
 use crate::request::{validate, validate_id};
 use crate::{
@@ -29,6 +30,19 @@ const ECHO_BUFFER: usize = 64 << 10;
 pub struct MockNetNs {
     file: Option<PathBuf>,
     inner: Mutex<Inner>,
+    /// Something was lost, or nobody has asked yet.
+    changed: Changed,
+}
+
+#[derive(Debug)]
+struct Changed(Notify);
+
+impl Default for Changed {
+    fn default() -> Self {
+        let notify = Notify::new();
+        notify.notify_one();
+        Self(notify)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -75,7 +89,11 @@ impl MockNetNs {
             Err(error) if error.kind() == io::ErrorKind::NotFound => State::default(),
             Err(source) => return Err(Error::Io { step: "read state from", path, source }),
         };
-        Ok(Self { file: Some(path), inner: Mutex::new(Inner { state, ..Inner::default() }) })
+        Ok(Self {
+            file: Some(path),
+            inner: Mutex::new(Inner { state, ..Inner::default() }),
+            changed: Changed::default(),
+        })
     }
 
     /// Makes the next call of `op` (`create`, `open`, `open_path`, `user_namespace`, `remove`, `list`, `dial`) fail without an
@@ -105,6 +123,27 @@ impl MockNetNs {
             state.entries.insert(id.to_owned(), Entry::Leftover);
             Ok(())
         })
+    }
+
+    /// Takes a pod's `net`, `ipc`, `uts` or `user` namespace away, as another program would that unmounts the pin.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when the pod has no such namespace; [`Error::Io`] when the state cannot be written.
+    pub fn lose(&self, id: &str, kind: &str) -> Result<()> {
+        self.change(|state| {
+            let not_found = || Error::NotFound { path: network_path(id) };
+            let Some(Entry::Pinned(pinned)) = state.entries.get_mut(id) else { return Err(not_found()) };
+            let lost = match kind {
+                "net" => pinned.network.take().is_some(),
+                "ipc" => pinned.ipc.take().is_some(),
+                "uts" => pinned.uts.take().is_some(),
+                "user" => pinned.user.take().is_some(),
+                _ => false,
+            };
+            lost.then_some(()).ok_or_else(not_found)
+        })?;
+        self.changed.0.notify_one();
+        Ok(())
     }
 
     /// Nothing listens on this port from now on, wherever.
@@ -208,6 +247,11 @@ impl NetNsManager for MockNetNs {
             state.entries.remove(id);
             Ok(())
         })
+    }
+
+    async fn changed(&self) -> Result<()> {
+        self.changed.0.notified().await;
+        Ok(())
     }
 
     async fn list(&self) -> Result<Vec<String>> {

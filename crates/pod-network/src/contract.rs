@@ -133,6 +133,7 @@ async fn pods_get_addresses_of_their_own(subject: &dyn Subject) {
     let all: BTreeSet<IpAddr> = got_a.ips.iter().chain(&got_b.ips).copied().collect();
     assert_eq!(subject.leases(), all);
     network.check(&a).await.expect("check");
+    assert!(!network.restore(&a).await.expect("restore"), "a link that is there is left alone");
     let (gone_a, gone_b) = tokio::join!(network.detach(&a), network.detach(&b));
     gone_a.expect("detach");
     gone_b.expect("detach");

@@ -51,6 +51,10 @@ pub trait PodNetwork: Debug + Send + Sync {
     /// Verifies that a pod's network still is as attached (where the plugins can tell).
     async fn check(&self, attachment: &Attachment) -> Result<()>;
 
+    /// Makes a pod's link again that another program has removed, with the addresses it had, where the backend can: tells
+    /// whether it had to. A link that is there is left alone, and so is a pod whose namespace is gone.
+    async fn restore(&self, attachment: &Attachment) -> Result<bool>;
+
     /// Releases what the backend holds for us beyond `valid`. Only ever touches attachments that this
     /// daemon's cache knows.
     async fn gc(&self, valid: &[Attachment]) -> Result<()>;

@@ -199,6 +199,11 @@ impl PodNetwork for MockNetwork {
         Err(Error::Invalid(format!("{} is not attached", attachment.sandbox_id)))
     }
 
+    async fn restore(&self, _attachment: &Attachment) -> Result<bool> {
+        self.wait("restore").await;
+        self.failure("restore").map_or(Ok(false), Err)
+    }
+
     async fn gc(&self, valid: &[Attachment]) -> Result<()> {
         self.wait("gc").await;
         if let Some(error) = self.failure("gc") {

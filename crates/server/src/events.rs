@@ -111,7 +111,9 @@ impl Events {
             self.tell(ctx, sandbox.id(), sandbox.id(), Kind::ContainerCreatedEvent);
             self.tell(ctx, sandbox.id(), sandbox.id(), Kind::ContainerStartedEvent);
         }
-        if old.phase != new.phase && new.is_visible() && new.phase == SandboxPhase::NotReady {
+        let is_over =
+            |status: &SandboxStatus| status.phase == SandboxPhase::NotReady || status.lost.is_some();
+        if !is_over(old) && is_over(new) && new.is_visible() {
             self.tell(ctx, sandbox.id(), sandbox.id(), Kind::ContainerStoppedEvent);
         }
     }

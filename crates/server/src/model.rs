@@ -3,7 +3,8 @@
 //!
 //! ```text
 //!  sandbox:    creating -----> ready -----> stopping -----> not ready
-//!                  \-> undone (no record)
+//!                  \-> undone    \-> lost ----^
+//!                      (no record)    (ready no more: a namespace is gone)
 //!  container:  creating -----> created -----> running -----> exited
 //!                  \-> undone     \---------------------------^
 //! ```
@@ -84,6 +85,9 @@ pub(crate) struct SandboxStatus {
     /// What the kubelet reckons the pod to need, since it told so after a resize.
     #[serde(default)]
     pub(crate) resources: Option<PodResources>,
+    /// Why it is not ready although nobody stopped it: one of its namespaces is gone. It stays so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) lost: Option<String>,
     #[serde(flatten)]
     pub(crate) unknown: Unknown,
 }
@@ -268,12 +272,39 @@ impl SandboxStatus {
             ips: Vec::new(),
             pause: None,
             resources: None,
+            lost: None,
             unknown: Unknown::new(),
         }
     }
 
     pub(crate) fn is_visible(&self) -> bool {
         self.claimed && self.phase != SandboxPhase::Creating
+    }
+
+    /// Whether it can have containers.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.phase == SandboxPhase::Ready && self.lost.is_none()
+    }
+
+    /// It was found without one of its namespaces; answers whether that is news.
+    pub(crate) fn lose(&mut self, why: &str) -> bool {
+        let is_news = self.is_ready();
+        if is_news {
+            self.lost = Some(why.to_owned());
+        }
+        is_news
+    }
+
+    /// For an error about one that lost something.
+    pub(crate) fn why_lost(&self) -> Option<String> {
+        let why = self.lost.as_ref()?;
+        Some(format!("the pod sandbox is not ready: {why}; stop it and run another"))
+    }
+
+    /// For an error about one that is not ready.
+    pub(crate) fn why_not_ready(&self) -> String {
+        self.why_lost()
+            .unwrap_or_else(|| "the pod sandbox is not ready: it is stopping or stopped".to_owned())
     }
 }
 
@@ -407,6 +438,32 @@ mod tests {
     }
 
     proptest! {
+        /// However losses and stops interleave: one that was not ready is never ready again, and the first loss stays told.
+        #[test]
+        fn a_pod_that_is_not_ready_stays_so(events in prop::collection::vec(0..4u8, 1..20)) {
+            let mut status = SandboxStatus { phase: SandboxPhase::Ready, ..SandboxStatus::creating() };
+            let mut told = None;
+            for (at, event) in events.into_iter().enumerate() {
+                let was_ready = status.is_ready();
+                match event {
+                    0 => {
+                        let why = format!("loss {at}");
+                        prop_assert_eq!(status.lose(&why), was_ready);
+                        if was_ready {
+                            told = Some(why);
+                        }
+                    }
+                    1 => status.phase = SandboxPhase::Stopping,
+                    2 if status.phase == SandboxPhase::Stopping => status.phase = SandboxPhase::NotReady,
+                    // The daemon dies and reads its record.
+                    _ => status = serde_json::from_value(serde_json::to_value(&status).unwrap()).unwrap(),
+                }
+                prop_assert!(was_ready || !status.is_ready());
+                prop_assert_eq!(&status.lost, &told);
+                prop_assert_eq!(told.is_some(), status.why_lost().is_some());
+            }
+        }
+
         /// However start and exits interleave: the first observed exit stays, and an exited container never runs again.
         #[test]
         fn an_exit_is_final(events in prop::collection::vec(prop::option::of(0i32..256), 1..20)) {

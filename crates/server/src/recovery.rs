@@ -12,6 +12,7 @@
 //! record creating            -> undone
 //! record stopping            -> its stop is taken up again
 //! record ready, boot differs -> not ready, network released
+//! record ready, a namespace gone -> not ready, until it is stopped
 //! container created/running  -> watched again; ended meanwhile: exited, with the code from the exit file
 //! exec or session that ran   -> killed: nobody has its streams any more
 //! container created, but the runtime says running -> running (its start was not recorded)
@@ -39,6 +40,7 @@ use crate::context::Context;
 use crate::error::Result;
 use crate::model::AttachmentRecord;
 use crate::records::AllRecords;
+use crate::sandbox::ground;
 use crate::store::{Container, Sandbox};
 
 pub(crate) use progress::{Part, Recovery};
@@ -89,6 +91,7 @@ pub(crate) async fn recover(ctx: &Context) -> Result<()> {
     attachments::take_up(ctx, attachments);
     execs::take_up(ctx, left);
     orphans::take_up(ctx, orphans);
+    ground::watch(ctx);
     drop(whole);
     tell(ctx, began).await;
     Ok(())

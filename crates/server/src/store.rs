@@ -33,6 +33,8 @@ pub(crate) struct Sandbox {
     status: watch::Sender<Arc<SandboxStatus>>,
     /// Held while a status change is written: changes of one sandbox follow one another.
     pub(crate) writing: tokio::sync::Mutex<()>,
+    /// Held while files that it has lost are made again.
+    pub(crate) remaking: tokio::sync::Mutex<()>,
     /// Somebody has the id from a finished claim.
     pub(crate) told: AtomicBool,
     /// Cancelled before the pod's network is released: nothing connects to its ports any more.
@@ -116,6 +118,7 @@ impl Sandbox {
             told: AtomicBool::new(status.claimed),
             status: watch::Sender::new(Arc::new(status)),
             writing: tokio::sync::Mutex::new(()),
+            remaking: tokio::sync::Mutex::new(()),
             forwards: CancellationToken::new(),
         })
     }
@@ -139,7 +142,7 @@ impl Sandbox {
     }
 
     pub(crate) fn is_ready(&self) -> bool {
-        self.status().phase == SandboxPhase::Ready
+        self.status().is_ready()
     }
 }
 

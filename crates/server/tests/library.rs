@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use hull_cri_api::v1::runtime_service_client::RuntimeServiceClient;
 use hull_cri_api::v1::{
-    ContainerConfig, ContainerMetadata, CreateContainerRequest, ImageSpec, ListContainersRequest,
-    ListPodSandboxRequest, PodSandboxConfig, PodSandboxMetadata, RemovePodSandboxRequest,
-    RunPodSandboxRequest, StartContainerRequest, StatusRequest,
+    ContainerConfig, ContainerEventType, ContainerMetadata, CreateContainerRequest, ExecSyncRequest,
+    GetEventsRequest, ImageSpec, ListContainersRequest, ListPodSandboxRequest, PodSandboxConfig,
+    PodSandboxMetadata, PodSandboxState, PodSandboxStatusRequest, RemovePodSandboxRequest,
+    RunPodSandboxRequest, StartContainerRequest, StatusRequest, StopPodSandboxRequest,
 };
+use hull_netns::mock::MockNetNs;
 use hull_pod_network::NetworkStatus;
 use hull_server::Server;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -245,4 +247,102 @@ async fn status(
     let request = hull_cri_api::v1::ContainerStatusRequest { container_id: id.to_owned(), verbose: true };
     let answer = cri.container_status(request).await.unwrap().into_inner();
     (answer.status.unwrap(), serde_json::from_str(&answer.info["info"]).unwrap())
+}
+
+fn container(pod_sandbox_id: &str, name: &str) -> CreateContainerRequest {
+    let config = ContainerConfig {
+        metadata: Some(ContainerMetadata { name: name.into(), attempt: 0 }),
+        image: Some(ImageSpec { image: "busybox".into(), ..Default::default() }),
+        command: vec!["sleep".into(), "1000".into()],
+        ..Default::default()
+    };
+    CreateContainerRequest {
+        pod_sandbox_id: pod_sandbox_id.to_owned(),
+        config: Some(config),
+        sandbox_config: Some(pod()),
+    }
+}
+
+/// Whether a pod is ready, and the reason that tools are shown if it is not.
+async fn readiness(client: &mut RuntimeServiceClient<Channel>, id: &str) -> (bool, String) {
+    let request = PodSandboxStatusRequest { pod_sandbox_id: id.to_owned(), verbose: true };
+    let answer = client.pod_sandbox_status(request).await.unwrap().into_inner();
+    let info: serde_json::Value = serde_json::from_str(&answer.info["info"]).unwrap();
+    let ready = answer.status.unwrap().state == PodSandboxState::SandboxReady as i32;
+    (ready, info["notReady"].as_str().unwrap_or_default().to_owned())
+}
+
+/// The kubelet replaces it, and its containers are the kubelet's to stop.
+#[tokio::test]
+async fn a_pod_that_lost_a_namespace_is_not_ready_until_it_is_replaced() {
+    for (kind, at_start) in [("net", false), ("ipc", false), ("uts", true), ("net", true)] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut server = Server::start_mock(dir.path()).await.unwrap();
+        let mut cri = client(&server).await;
+        let pod_id = run_pod(&mut cri).await.unwrap();
+        let id = cri.create_container(container(&pod_id, "app")).await.unwrap().into_inner().container_id;
+        cri.start_container(StartContainerRequest { container_id: id.clone() }).await.unwrap();
+        if at_start {
+            server.shutdown().await;
+            let namespaces = MockNetNs::persistent(dir.path().join("run/mock/netns.json")).unwrap();
+            namespaces.lose(&pod_id, kind).unwrap();
+            server = Server::start_mock(dir.path()).await.unwrap();
+            cri = client(&server).await;
+        } else {
+            let mut events = cri.get_container_events(GetEventsRequest {}).await.unwrap().into_inner();
+            server.mocks().netns.as_ref().unwrap().lose(&pod_id, kind).unwrap();
+            let told = tokio::time::timeout(Duration::from_secs(20), events.message());
+            let told = told.await.expect("the loss is noticed by itself").unwrap().unwrap();
+            assert_eq!(told.container_id, pod_id);
+            assert_eq!(told.container_event_type, ContainerEventType::ContainerStoppedEvent as i32);
+        }
+        let (ready, why) = readiness(&mut cri, &pod_id).await;
+        let named = if kind == "net" { "network" } else { kind };
+        assert!(!ready && why.contains(named) && why.contains("namespace is gone"), "{kind}: {why}");
+        let refused = cri.create_container(container(&pod_id, "late")).await.unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::FailedPrecondition);
+        assert!(refused.message().contains("namespace is gone"), "{refused}");
+        let exec =
+            ExecSyncRequest { container_id: id.clone(), cmd: vec!["echo".into(), "here".into()], timeout: 5 };
+        assert_eq!(cri.exec_sync(exec).await.unwrap().into_inner().stdout, b"here\n", "it still runs");
+        let taken = run_pod(&mut cri).await.unwrap_err();
+        assert_eq!(taken.code(), tonic::Code::AlreadyExists, "{taken}");
+
+        server.shutdown().await;
+        let server = Server::start_mock(dir.path()).await.unwrap();
+        let mut cri = client(&server).await;
+        assert_eq!(readiness(&mut cri, &pod_id).await, (false, why), "the next daemon knows it too");
+        cri.stop_pod_sandbox(StopPodSandboxRequest { pod_sandbox_id: pod_id.clone() }).await.unwrap();
+        let list = cri.list_containers(ListContainersRequest::default()).await.unwrap().into_inner();
+        assert_eq!(list.containers[0].state, 2, "its stop stops its containers");
+        cri.remove_pod_sandbox(RemovePodSandboxRequest { pod_sandbox_id: pod_id }).await.unwrap();
+        assert_eq!(server.mocks().network.as_ref().unwrap().leases(), []);
+        let id = run_pod(&mut cri).await.expect("its place is free");
+        assert!(readiness(&mut cri, &id).await.0);
+        server.shutdown().await;
+    }
+}
+
+/// A pod of an earlier version, which had them one directory higher, keeps those that it has.
+#[tokio::test]
+async fn a_pod_that_lost_its_files_gets_them_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start_mock(dir.path()).await.unwrap();
+    let mut cri = client(&server).await;
+    let pod_id = run_pod(&mut cri).await.unwrap();
+    let above = dir.path().join("run/sandboxes").join(&pod_id);
+    let files = ["hostname", "resolv.conf"].map(|name| (above.join("etc").join(name), above.join(name)));
+    let made = files.clone().map(|(file, _)| std::fs::read_to_string(file).unwrap());
+    std::fs::remove_file(&files[0].0).unwrap();
+    std::fs::write(&files[1].0, "changed by a container").unwrap();
+    cri.create_container(container(&pod_id, "first")).await.unwrap();
+    assert_eq!(std::fs::read_to_string(&files[0].0).unwrap(), made[0]);
+    assert_eq!(std::fs::read_to_string(&files[1].0).unwrap(), "changed by a container", "not gone");
+
+    for (file, former) in &files {
+        std::fs::rename(file, former).unwrap();
+    }
+    cri.create_container(container(&pod_id, "second")).await.unwrap();
+    assert!(files.iter().all(|(file, former)| !file.exists() && former.is_file()), "not gone either");
+    server.shutdown().await;
 }

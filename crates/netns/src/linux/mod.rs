@@ -18,6 +18,7 @@ mod share;
 mod unpin;
 mod userns;
 mod verify;
+mod watch;
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -71,6 +72,7 @@ pub struct LinuxNetNs {
     layout: Arc<LinuxConfig>,
     busy: Arc<Busy>,
     dialer: dial::Dialer,
+    mounts: Arc<watch::Mounts>,
 }
 
 // === impl LinuxConfig ===
@@ -131,7 +133,12 @@ impl LinuxConfig {
 impl LinuxNetNs {
     /// Takes the folders; nothing is made before the first [`NetNsManager::create`].
     pub fn new(config: LinuxConfig) -> Self {
-        Self { layout: Arc::new(config), busy: Arc::default(), dialer: dial::Dialer::default() }
+        Self {
+            layout: Arc::new(config),
+            busy: Arc::default(),
+            dialer: dial::Dialer::default(),
+            mounts: Arc::default(),
+        }
     }
 
     /// Runs kernel work off the async threads, alone among the calls of its id.
@@ -187,6 +194,10 @@ impl NetNsManager for LinuxNetNs {
 
     async fn remove(&self, id: &str) -> Result<()> {
         self.alone(id, "remove namespaces", unpin::remove).await
+    }
+
+    async fn changed(&self) -> Result<()> {
+        self.mounts.changed().await
     }
 
     async fn list(&self) -> Result<Vec<String>> {

@@ -16,7 +16,7 @@ use serde_json::json;
 use super::conntrack::{self, Which};
 use super::lease::Lease;
 use super::names;
-use super::node::Node;
+use super::node::{self, Node};
 use super::{Shared, Turn, blocking, detach, keeper, plug};
 use crate::{Attached, Attachment, Error, Protocol, Result};
 
@@ -39,6 +39,34 @@ pub(super) async fn attach(shared: &Arc<Shared>, attachment: &Attachment) -> Res
     Err(Error::Attach { source: Box::new(failed), released })
 }
 
+/// Makes the link of an attached pod again where it is gone from the bridge or from the pod.
+pub(super) async fn restore(shared: &Arc<Shared>, attachment: &Attachment) -> Result<bool> {
+    let id = super::own(shared, attachment)?.to_owned();
+    let turn = shared.turn(&id).await;
+    let lease = shared.book().get(&id).cloned();
+    let Some(lease) = lease else { return Ok(false) };
+    let node = keeper::node(shared).await?;
+    let (netns, index) = (attachment.netns.clone(), node.index);
+    let (id_, turn_) = (id.clone(), Turn::clone(&turn));
+    let is_lost = blocking("look at the pod's link", move || {
+        let _turn = turn_;
+        let failed = |source| Error::Io { context: format!("look at the link of pod {id_}"), source };
+        let is_plugged = node::is_plugged(&names::host_link(&id_), index).map_err(failed)?;
+        let is_up = plug::look(&netns).map_err(failed)?.is_some_and(|(up, _)| up);
+        if is_plugged && is_up {
+            return Ok(false);
+        }
+        // Half of a link, or one on another bridge, is in the way.
+        plug::unplug(&id_).map_err(failed)?;
+        Ok(true)
+    });
+    if is_lost.await? {
+        replug(shared, node, &lease, &attachment.netns, &turn).await?;
+        return Ok(true);
+    }
+    Ok(false)
+}
+
 async fn make(
     shared: &Arc<Shared>,
     attachment: &Attachment,
@@ -46,23 +74,33 @@ async fn make(
     lease: Lease,
     turn: &Turn,
 ) -> Result<Attached> {
-    let netns = &attachment.netns;
-    let node = match plugged(shared, &node, &lease, netns, turn).await {
-        Ok(()) => node,
-        // The bridge may have been removed behind our back; then it is made anew, and tried once more.
-        Err(error) => match keeper::renew(shared).await {
-            Ok(again) if again.index != node.index => {
-                plugged(shared, &again, &lease, netns, turn).await?;
-                again
-            }
-            _ => return Err(error),
-        },
-    };
+    let node = replug(shared, node, &lease, &attachment.netns, turn).await?;
     if !lease.port_mappings.is_empty() || !shared.rules.is_intact(&shared.config)? {
         shared.sync_rules().await?;
         forget_begun(lease.clone()).await;
     }
     Ok(Attached { result: result(shared, &node, &lease), ips: lease.ips })
+}
+
+/// Lease and link; answers the node that they are on.
+async fn replug(
+    shared: &Arc<Shared>,
+    node: Arc<Node>,
+    lease: &Lease,
+    netns: &Path,
+    turn: &Turn,
+) -> Result<Arc<Node>> {
+    match plugged(shared, &node, lease, netns, turn).await {
+        Ok(()) => Ok(node),
+        // The bridge may have been removed behind our back; then it is made anew, and tried once more.
+        Err(error) => match keeper::renew(shared).await {
+            Ok(again) if again.index != node.index => {
+                plugged(shared, &again, lease, netns, turn).await?;
+                Ok(again)
+            }
+            _ => Err(error),
+        },
+    }
 }
 
 /// Lease and link, on one blocking thread, which keeps the pod's turn to its end even when nobody waits.

@@ -233,6 +233,10 @@ impl PodNetwork for BridgeNetwork {
         check::check(&self.shared, attachment).await
     }
 
+    async fn restore(&self, attachment: &Attachment) -> Result<bool> {
+        attach::restore(&self.shared, attachment).await
+    }
+
     async fn gc(&self, valid: &[Attachment]) -> Result<()> {
         gc::gc(&self.shared, valid).await
     }

@@ -196,6 +196,11 @@ impl PodNetwork for CniNetwork {
         check::check(&self.shared.invoker, &target, result.as_deref(), self.shared.config.add_deadline).await
     }
 
+    /// Only another ADD would do it, which plugins may answer with another address.
+    async fn restore(&self, _attachment: &Attachment) -> Result<bool> {
+        Ok(false)
+    }
+
     async fn gc(&self, valid: &[Attachment]) -> Result<()> {
         gc::gc(&self.shared, &valid.iter().map(Key::of).collect()).await
     }

@@ -97,7 +97,7 @@ fn admission_is_open(sandbox: &Sandbox) -> Result<()> {
     Err(Error::FailedPrecondition {
         operation: RPC,
         id: sandbox.id().to_owned(),
-        problem: "the pod sandbox is not ready: it is stopping or stopped".to_owned(),
+        problem: sandbox.status().why_not_ready(),
     })
 }
 

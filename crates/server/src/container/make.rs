@@ -2,7 +2,7 @@
 //! Making a container, stage by stage.
 //!
 //! ```text
-//! record -> files -> root -> user -> spec -> cgroups -> monitor (runtime create) -> limits -> created
+//! record -> the pod's ground -> files -> root -> user -> spec -> cgroups -> monitor (runtime create) -> limits -> created
 //!    |                                                     |--program cannot be run------------^ without a process
 //!    |____________ any other failure: teardown of everything, by id ______________|
 //! ```
@@ -30,7 +30,7 @@ use crate::ledger::{self, Owed};
 use crate::model::{ContainerMeta, ContainerPhase, ContainerStatus, SandboxMeta, StartFailure, User};
 use crate::operation::Operation;
 use crate::records::{self, blocking};
-use crate::sandbox::pause;
+use crate::sandbox::{ground, pause};
 use crate::spec::seccomp::LocalhostProfile;
 use crate::spec::{self, HandlerFacts, PodFiles, ResolvedDevice, ResolvedMount, SpecInput};
 use crate::store::{Container, Sandbox};
@@ -100,6 +100,7 @@ async fn make(
     let (_, group) = ctx.owner(&sandbox.meta);
     let record = ctx.container_record(container, &status);
     operation.step("container.create.record", ctx.records.put_container(record)).await?;
+    operation.step("container.create.ground", ground::restore(ctx, sandbox)).await?;
     operation.step("container.create.files", files(ctx, meta, group)).await?;
     let userns = sandbox.status().namespaces.user.clone();
     let root = RootRequest {
@@ -145,7 +146,7 @@ async fn make(
         return Err(Error::FailedPrecondition {
             operation: RPC,
             id: sandbox.id().to_owned(),
-            problem: "the pod sandbox began to stop".to_owned(),
+            problem: sandbox.status().why_not_ready(),
         });
     }
     watch::spawn(ctx, container);

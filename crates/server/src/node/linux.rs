@@ -79,6 +79,17 @@ impl Node for LinuxNode {
         .await
     }
 
+    fn is_mount_point(&self, dir: &Path) -> bool {
+        use std::os::unix::fs::MetadataExt;
+        let device = |path: &Path| fs::symlink_metadata(path).ok().map(|metadata| metadata.dev());
+        let (own, above) = (device(dir), dir.parent().and_then(device));
+        own.is_some() && own != above
+    }
+
+    fn has_lost_cgroup(&self, path: &Path) -> bool {
+        !self.cgroup_exists(path)
+    }
+
     async fn give_streams(&self, pid: i32, owner: (u32, u32)) -> Result<()> {
         blocking(move || {
             let context = || format!("give the streams of process {pid} to user {}", owner.0);

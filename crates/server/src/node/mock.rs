@@ -70,6 +70,14 @@ impl Node for MemoryNode {
         point("node.files.mount").await
     }
 
+    fn is_mount_point(&self, _dir: &Path) -> bool {
+        true
+    }
+
+    fn has_lost_cgroup(&self, _path: &Path) -> bool {
+        false
+    }
+
     async fn give_streams(&self, _pid: i32, _owner: (u32, u32)) -> Result<()> {
         point("node.streams.chown").await
     }

@@ -40,6 +40,12 @@ pub(crate) trait Node: Debug + Send + Sync {
     /// Mounts a tmpfs of this size for a pod's files on an existing directory.
     async fn mount_files(&self, dir: &Path, size: u64) -> Result<()>;
 
+    /// Whether something is mounted on a directory. Blocks.
+    fn is_mount_point(&self, dir: &Path) -> bool;
+
+    /// Whether a cgroup that was made for a pod is not there any more. Blocks.
+    fn has_lost_cgroup(&self, path: &Path) -> bool;
+
     /// Gives the pipes that are a process's standard streams to a user and group, for programs that open
     /// `/dev/stdout`. Without a user namespace the OCI runtime does it; in one it has no right to.
     async fn give_streams(&self, pid: i32, owner: (u32, u32)) -> Result<()>;

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::task::JoinSet;
 
@@ -13,51 +12,34 @@ use crate::context::Context;
 use crate::error::{Result, chain};
 use crate::model::SandboxPhase;
 use crate::operation::{Admission, OpKind, Operation};
-use crate::sandbox::{pause, release, run, stop};
+use crate::sandbox::{ground, pause, release, run, stop};
 use crate::store::Sandbox;
-
-/// How long a look at pinned namespaces may take: files of a volatile file system, so this is for a machine that is
-/// worn out. A pod that is gone is told as ready rather than a pod that lives ended.
-const LOOK: Duration = Duration::from_secs(5);
 
 /// Those that were ready and have lost their namespaces or their pause are told as not ready from here on.
 pub(super) async fn look(ctx: &Context, sandboxes: &[(Arc<Sandbox>, bool)]) {
     let mut looks = JoinSet::new();
-    for (sandbox, rebooted) in sandboxes.iter().filter(|(it, _)| it.is_ready()) {
+    for (sandbox, rebooted) in sandboxes.iter().filter(|(it, _)| it.status().phase == SandboxPhase::Ready) {
         let (ctx, sandbox, rebooted) = (ctx.clone(), sandbox.clone(), *rebooted);
         looks.spawn(async move {
-            let lives = !rebooted && pause::is_intact(&ctx, &sandbox) && is_intact(&ctx, &sandbox).await;
-            (sandbox, lives)
+            if rebooted || !pause::is_intact(&ctx, &sandbox) {
+                return (sandbox, false);
+            }
+            // Its containers may live on in what they hold: they are the kubelet's to stop.
+            if let Some(why) = ground::loss(&ctx, &sandbox).await {
+                ground::lose(&ctx, &sandbox, why).await;
+            }
+            (sandbox, true)
         });
     }
     while let Some(looked) = looks.join_next().await {
         let Ok((sandbox, false)) = looked else { continue };
         tracing::warn!(
             sandbox = sandbox.id(),
-            "its namespaces or its pause are gone: the pod sandbox is not ready any more"
+            "its processes are gone: the pod sandbox is not ready any more"
         );
         let mut status = (*sandbox.status()).clone();
         status.phase = SandboxPhase::Stopping;
         sandbox.publish(status);
-    }
-}
-
-async fn is_intact(ctx: &Context, sandbox: &Sandbox) -> bool {
-    if !run::expects_namespaces(&sandbox.meta) {
-        return true;
-    }
-    match tokio::time::timeout(LOOK, ctx.netns.open(sandbox.id())).await {
-        Ok(Ok(found)) => run::are_complete(&sandbox.meta, &found),
-        Ok(Err(hull_netns::Error::NotFound { .. } | hull_netns::Error::NotANamespace { .. })) => false,
-        // Not being able to look is no reason to end a pod.
-        Ok(Err(error)) => {
-            tracing::warn!(sandbox = sandbox.id(), error = %chain(&error), "cannot look at its namespaces");
-            true
-        }
-        Err(_) => {
-            tracing::warn!(sandbox = sandbox.id(), after = ?LOOK, "looking at its namespaces takes too long");
-            true
-        }
     }
 }
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Pod sandboxes, one file per verb.
 
+pub(crate) mod files;
+pub(crate) mod ground;
 pub(crate) mod list;
 pub(crate) mod pause;
 pub(crate) mod release;

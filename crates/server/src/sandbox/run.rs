@@ -15,8 +15,6 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use hull_cri_api::v1;
-use hull_failpoint::failpoint;
-use hull_files::PRIVATE_DIR;
 use hull_netns::PodNamespaces;
 use hull_pod_network::NetworkStatus;
 
@@ -26,12 +24,11 @@ use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::exhausted;
 use crate::id;
-use crate::layout::{gate, own_dir};
 use crate::ledger::{self, Owed};
 use crate::model::{AttachmentRecord, SandboxMeta, SandboxPhase, SandboxStatus, Unknown};
 use crate::operation::{Admission, Operation};
-use crate::records::{self, blocking};
-use crate::sandbox::{pause, release, remove, request, teardown};
+use crate::records;
+use crate::sandbox::{files, pause, release, remove, request, teardown};
 use crate::spec::userns;
 use crate::store::{Found, Sandbox};
 use crate::volume::Lookup;
@@ -105,7 +102,7 @@ async fn refuse_unless_able(ctx: &Context, config: &v1::PodSandboxConfig, handle
 /// What to do with a finished sandbox that has the key: its id, or `None` to ask again.
 async fn settle(ctx: &Context, sandbox: &Arc<Sandbox>, fingerprint: &str) -> Result<Option<String>> {
     let status = sandbox.status();
-    let same = sandbox.fingerprint == fingerprint && status.phase == SandboxPhase::Ready;
+    let same = sandbox.fingerprint == fingerprint && status.is_ready();
     if same {
         claim::claim(ctx, sandbox).await?;
         return Ok(Some(sandbox.id().to_owned()));
@@ -115,8 +112,10 @@ async fn settle(ctx: &Context, sandbox: &Arc<Sandbox>, fingerprint: &str) -> Res
         return Ok(None);
     }
     let key = sandbox.meta.key();
-    let detail = if status.phase == SandboxPhase::Ready {
+    let detail = if status.is_ready() {
         "it was made from another configuration; stop and remove it, or use a higher attempt"
+    } else if status.lost.is_some() {
+        "it has lost a namespace; stop and remove it, or use a higher attempt"
     } else {
         "it is stopped; remove it, or use a higher attempt"
     };
@@ -256,7 +255,7 @@ async fn make(ctx: &Context, sandbox: &Arc<Sandbox>, operation: &Operation) -> R
     operation.step("sandbox.run.cgroup", make_cgroup(ctx, &sandbox.meta)).await?;
     status.namespaces =
         operation.step("sandbox.run.namespaces", ctx.netns.create(&namespaces(&sandbox.meta))).await?;
-    operation.step("sandbox.run.files", files(ctx, &sandbox.meta)).await?;
+    operation.step("sandbox.run.files", files::make(ctx, &sandbox.meta)).await?;
     let logs = ctx.volumes.look(vec![Lookup::Directory(log_directory(ctx, &sandbox.meta))]);
     operation.stage("sandbox.run.logs", ctx.volumes.longest(), logs).await?;
     if let Some(netns) = &status.namespaces.network {
@@ -324,76 +323,6 @@ fn namespaces(meta: &SandboxMeta) -> hull_netns::CreateRequest {
     }
 }
 
-/// What a pod's files may grow to, all together.
-const POD_FILES_SIZE: u64 = 1 << 20;
-
-async fn files(ctx: &Context, meta: &SandboxMeta) -> Result<()> {
-    let dir = ctx.layout.sandbox_dir(&meta.id);
-    let shm = ctx.layout.shm(&meta.id);
-    let files = ctx.layout.pod_files(&meta.id);
-    let own_ipc = meta.namespace_options().ipc != v1::NamespaceMode::Node as i32;
-    let (shm_, files_, owner) = (shm.clone(), files.clone(), ctx.owner(meta));
-    // A directory that the request names is its owner's affair.
-    let logs = meta.config.log_directory.is_empty().then(|| ctx.layout.default_log_dir(&meta.id));
-    blocking(move || {
-        let io = |path: &std::path::Path| {
-            let context = format!("write {}", path.display());
-            move |e| Error::io(context, e)
-        };
-        failpoint!("sandbox.files.write").map_err(io(&dir))?;
-        gate(&dir, owner.1).map_err(io(&dir))?;
-        own_dir(&files_, PRIVATE_DIR).map_err(io(&files_))?;
-        if own_ipc {
-            own_dir(&shm_, PRIVATE_DIR).map_err(io(&shm_))?;
-        }
-        if let Some(logs) = logs {
-            own_dir(&logs, PRIVATE_DIR).map_err(io(&logs))?;
-        }
-        Ok::<_, Error>(())
-    })
-    .await?;
-    ctx.node.mount_files(&files, POD_FILES_SIZE).await?;
-    write_files(ctx, meta, owner).await?;
-    if own_ipc {
-        ctx.node.mount_shm(&shm, ctx.config.containers.shm_size, owner).await?;
-    }
-    Ok(())
-}
-
-/// Writes the files that every container of the pod gets. A pod on the host's network has a copy of the node's hosts file:
-/// its containers may write theirs.
-async fn write_files(ctx: &Context, meta: &SandboxMeta, owner: (u32, u32)) -> Result<()> {
-    let hostname = (ctx.layout.hostname(&meta.id), format!("{}\n", meta.hostname));
-    let resolv = (ctx.layout.resolv_conf(&meta.id), request::resolv_conf(meta.config.dns_config.as_ref()));
-    let hosts = meta.host_network().then(|| ctx.layout.hosts(&meta.id));
-    blocking(move || {
-        let write = |path: &std::path::Path, text: &str| {
-            write_readable(path, text.as_bytes(), owner)
-                .map_err(|e| Error::io(format!("write {}", path.display()), e))
-        };
-        write(&hostname.0, &hostname.1)?;
-        // A node without one has no resolver to offer.
-        let resolv_conf =
-            resolv.1.unwrap_or_else(|| std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default());
-        write(&resolv.0, &resolv_conf)?;
-        match (hosts, std::fs::read_to_string("/etc/hosts")) {
-            (Some(path), Ok(text)) => write(&path, &text),
-            _ => Ok(()),
-        }
-    })
-    .await
-}
-
-/// A file that every user of the pod may read, whatever the daemon's umask, and that its root may write.
-fn write_readable(path: &std::path::Path, bytes: &[u8], owner: (u32, u32)) -> std::io::Result<()> {
-    failpoint!("sandbox.file.write")?;
-    hull_files::write(path, bytes, 0o644)?;
-    match owner {
-        (0, 0) => Ok(()),
-        (uid, gid) => std::os::unix::fs::chown(path, Some(uid), Some(gid)),
-    }
-}
-
 /// Where the pod's containers log.
 pub(crate) fn log_directory(ctx: &Context, meta: &SandboxMeta) -> PathBuf {
     match meta.config.log_directory.as_str() {
@@ -441,11 +370,14 @@ pub(crate) fn expects_namespaces(meta: &SandboxMeta) -> bool {
     request.user.is_some() || request.network || request.ipc || request.uts
 }
 
-/// Whether what is pinned is all that the pod was given.
-pub(crate) fn are_complete(meta: &SandboxMeta, found: &PodNamespaces) -> bool {
+/// The kinds of namespaces that the pod was given and that are not pinned any more.
+pub(crate) fn missing(meta: &SandboxMeta, found: &PodNamespaces) -> Vec<&'static str> {
     let wanted = namespaces(meta);
-    (wanted.user.is_none() || found.user.is_some())
-        && (!wanted.network || found.network.is_some())
-        && (!wanted.ipc || found.ipc.is_some())
-        && (!wanted.uts || found.uts.is_some())
+    let kinds = [
+        ("user", wanted.user.is_some(), found.user.is_some()),
+        ("network", wanted.network, found.network.is_some()),
+        ("ipc", wanted.ipc, found.ipc.is_some()),
+        ("uts", wanted.uts, found.uts.is_some()),
+    ];
+    kinds.into_iter().filter(|(_, wanted, found)| *wanted && !found).map(|(kind, ..)| kind).collect()
 }

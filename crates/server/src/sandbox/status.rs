@@ -71,6 +71,7 @@ async fn info(ctx: &Context, sandbox: &Sandbox) -> Result<HashMap<String, String
         "runtimeHandler": sandbox.meta.handler,
         "cgroupParent": sandbox.meta.cgroup_parent,
         "namespaces": status.namespaces,
+        "notReady": status.lost,
         "resources": resources,
         "runtimeSpec": spec,
     });
@@ -91,6 +92,7 @@ fn shown(resources: &v1::LinuxContainerResources) -> serde_json::Value {
 /// A sandbox that is stopping is not ready any more.
 pub(crate) fn state(status: &SandboxStatus) -> v1::PodSandboxState {
     match status.phase {
+        SandboxPhase::Ready if status.lost.is_some() => v1::PodSandboxState::SandboxNotready,
         SandboxPhase::Creating | SandboxPhase::Ready => v1::PodSandboxState::SandboxReady,
         SandboxPhase::Stopping | SandboxPhase::NotReady => v1::PodSandboxState::SandboxNotready,
     }

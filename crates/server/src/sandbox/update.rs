@@ -23,7 +23,7 @@ pub(crate) async fn update(ctx: &Context, request: v1::UpdatePodSandboxResources
         return Err(Error::FailedPrecondition {
             operation: RPC,
             id: sandbox.id().to_owned(),
-            problem: "the pod sandbox is not ready".to_owned(),
+            problem: sandbox.status().why_not_ready(),
         });
     }
     if request.overhead.is_none() && request.resources.is_none() {

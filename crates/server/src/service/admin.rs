@@ -16,7 +16,7 @@ use crate::context::{Context, Daemon};
 use crate::error::Result;
 use crate::image;
 use crate::ledger::{Entry, Owed};
-use crate::model::{ContainerPhase, SandboxPhase};
+use crate::model::ContainerPhase;
 use crate::operation::list::{self, Listed};
 use crate::records::blocking;
 use crate::streaming::sessions;
@@ -141,7 +141,7 @@ fn network(ctx: &Daemon) -> v1::Network {
 
 fn counts(ctx: &Daemon) -> v1::Counts {
     let (sandboxes, containers) = (ctx.store.sandboxes(), ctx.store.containers());
-    let ready = sandboxes.iter().filter(|it| it.status().phase == SandboxPhase::Ready).count();
+    let ready = sandboxes.iter().filter(|it| it.is_ready()).count();
     let running = containers.iter().filter(|it| it.status().phase == ContainerPhase::Running).count();
     v1::Counts {
         sandboxes: number(sandboxes.len()),
