@@ -220,6 +220,8 @@ mod tests {
                     while !ended.load(std::sync::atomic::Ordering::Relaxed) {
                         prune("a/b");
                         prune("a");
+                        // Pods come and go; they do not spin. A creation on a busy machine needs a chance.
+                        std::thread::sleep(Duration::from_millis(3));
                     }
                 });
                 let made: Vec<_> = (0..200)

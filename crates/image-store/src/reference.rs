@@ -329,7 +329,7 @@ mod tests {
             ("[::1]:99999/a", "a port is 1 to 65535"),
             ("[::1]:/a", "not a registry"),
             ("[::::::1]/a", "not a registry"),
-            ("[]/a", "not a registry"),
+            ("[]/a", "component"),
             ("[1.2.3.4]:80/a", "not a registry"),
             ("[::1/a", "not a registry"),
             (&format!("{}.io/a", "x".repeat(64)), "not a registry"),
@@ -373,7 +373,7 @@ mod tests {
 
         #[test]
         fn parts_come_back(
-            registry in "[a-z]{1,8}\\.[a-z]{2,3}(:[0-9]{2,4})?",
+            registry in "[a-z]{1,8}\\.[a-z]{2,3}(:[1-9][0-9]{1,3})?",
             repository in "[a-z0-9]{1,9}([._-][a-z0-9]{1,5})?(/[a-z0-9]{1,9}){0,3}",
             tag in "[A-Za-z0-9_][A-Za-z0-9_.-]{0,20}",
         ) {
