@@ -221,7 +221,7 @@ mod tests {
                         prune("a/b");
                         prune("a");
                         // Pods come and go; they do not spin. A creation on a busy machine needs a chance.
-                        std::thread::sleep(Duration::from_millis(3));
+                        std::thread::sleep(Duration::from_millis(10));
                     }
                 });
                 let made: Vec<_> = (0..200)

@@ -12,10 +12,11 @@
 
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, Write as _};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
-use rustix::fs::Mode;
+use rustix::fs::{Mode, OFlags};
 
 /// The mode of a directory that is for this process's user alone.
 pub const PRIVATE_DIR: u32 = 0o700;
@@ -65,6 +66,15 @@ pub fn gate(dir: &Path, group: u32) -> io::Result<()> {
         0 => give_dir(dir, Some(0).filter(|_| rustix::process::geteuid().is_root()), PRIVATE_DIR),
         group => give_dir(dir, Some(group), 0o710),
     }
+}
+
+/// Makes a directory for others to use, as `mkdir -p` does: 0755 less the umask, and what the parent hands down (set-group-id)
+/// stays. For paths that requests name: others may write the parents, so nothing there is changed afterwards.
+///
+/// # Errors
+/// Those of mkdir.
+pub fn make_foreign_dir(dir: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o755).create(dir)
 }
 
 /// Writes a file with exactly this mode, which also a former file by this name gets. Not atomic.
@@ -139,7 +149,16 @@ fn make_missing(dir: &Path, mode: u32) -> io::Result<()> {
 
 fn make_one(dir: &Path, mode: u32) -> io::Result<()> {
     match DirBuilder::new().mode(mode).create(dir) {
-        Ok(()) => set_mode(dir, mode),
+        Ok(()) => {
+            // Without following links: who may write the parent may have put one in the directory's place. What is open
+            // by O_PATH needs no permission of its own, and is changed by its name below /proc.
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let made = File::from(rustix::fs::open(dir, flags, Mode::empty())?);
+            match made.metadata()?.mode() & MODE_BITS == mode {
+                true => Ok(()),
+                false => set_mode(Path::new(&format!("/proc/self/fd/{}", made.as_raw_fd())), mode),
+            }
+        }
         // A link to a directory is one.
         Err(_) if dir.is_dir() => Ok(()),
         Err(error) => Err(error),

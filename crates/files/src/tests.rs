@@ -48,6 +48,18 @@ fn modes_are_exact_whatever_the_umask() {
 }
 
 #[test]
+fn directories_of_others_keep_what_their_parent_hands_down() {
+    let _turn = turn();
+    let dir = tempfile::tempdir().unwrap();
+    fs::set_permissions(dir.path(), Permissions::from_mode(0o2777)).unwrap();
+    let before = rustix::process::umask(Mode::from_raw_mode(0o022));
+    make_foreign_dir(&dir.path().join("a/b")).unwrap();
+    rustix::process::umask(before);
+    let with_group = |path: &str| fs::metadata(dir.path().join(path)).unwrap().mode() & 0o7777;
+    assert_eq!((with_group("a"), with_group("a/b")), (0o2755, 0o2755));
+}
+
+#[test]
 fn what_exists_is_tightened_where_it_is_ours_alone() {
     let _turn = turn();
     let dir = tempfile::tempdir().unwrap();

@@ -19,6 +19,9 @@ const HEAD: usize = 9;
 /// The payload that every receiver takes.
 const MAX_PAYLOAD: usize = 16 * 1024;
 
+/// The room that a connection keeps for the next block.
+const KEPT_ROOM: usize = 4096;
+
 const HEADERS: u8 = 1;
 const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 0x4;
@@ -148,7 +151,12 @@ impl Rewriter {
 
     fn flush(&mut self, out: &mut BytesMut) {
         out.put_slice(&self.held);
-        self.held.clear();
+        // A connection that once sent a large block does not keep its room while it idles.
+        if self.held.capacity() > KEPT_ROOM {
+            self.held = Default::default();
+        } else {
+            self.held.clear();
+        }
         self.block = None;
     }
 }

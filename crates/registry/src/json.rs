@@ -25,6 +25,9 @@ use serde::de::{
 use serde::forward_to_deserialize_any;
 use serde_json::value::RawValue;
 
+/// The most entries of a list. The longest lists of real documents, an image's history and layers, have hundreds.
+const MAX_ITEMS: usize = 16_384;
+
 /// Why a document cannot be read.
 pub type Error = serde_json::Error;
 
@@ -231,6 +234,10 @@ impl<'de> Deserializer<'de> for Values<'de> {
             Some(raw) if kind(raw) == Kind::Array => serde_json::from_str(raw.get())?,
             _ => Vec::new(),
         };
+        // Two bytes of a document may become a structure of some hundreds.
+        if items.len() > MAX_ITEMS {
+            return Err(Error::custom(format!("a list of {} entries; {MAX_ITEMS} is the most", items.len())));
+        }
         visitor.visit_seq(SeqDeserializer::new(items.into_iter().map(One)))
     }
 

@@ -153,6 +153,9 @@ fn what_go_refuses_is_refused_with_the_place() {
         let error = from_slice::<Sample>(text.as_bytes()).unwrap_err().to_string();
         assert!(error.contains(part), "{text}: {error}");
     }
+    let many = format!(r#"{{"manifests":[{}{{}}]}}"#, "{},".repeat(MAX_ITEMS));
+    let error = from_slice::<Sample>(many.as_bytes()).unwrap_err().to_string();
+    assert!(error.contains("16385 entries; 16384 is the most"), "{error}");
     let deep = "[".repeat(100_000);
     assert!(from_slice::<Sample>(deep.as_bytes()).is_err());
 }

@@ -65,7 +65,10 @@ impl Events {
     /// The events from now on. Never ends.
     pub(crate) fn subscribe(&self) -> impl Stream<Item = v1::ContainerEventResponse> + use<> {
         let queue = Arc::new(Queue::default());
-        self.lock().push(Arc::downgrade(&queue));
+        let mut queues = self.lock();
+        queues.retain(|queue| queue.strong_count() > 0);
+        queues.push(Arc::downgrade(&queue));
+        drop(queues);
         unfold(queue, |queue| async move { Some((queue.next().await.message(), queue)) })
     }
 

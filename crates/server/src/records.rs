@@ -199,7 +199,13 @@ async fn put<T: Serialize + Send + 'static>(
 ) -> Result<()> {
     let (store, ids) = (store.clone(), ids.cloned());
     blocking(move || {
-        ids.map_or(Ok(()), |ids| ids.enter(&id))?;
+        if let Some(Err(error)) = ids.map(|ids| ids.enter(&id)) {
+            // A record that is there proves as much as the journal.
+            if !store.path(&id).exists() {
+                return Err(error);
+            }
+            tracing::warn!(id, %error, "the journal of ids lacks an id that has a record");
+        }
         Ok::<_, Error>(store.put(&id, &body)?)
     })
     .await

@@ -115,6 +115,13 @@ fn verify_purpose(certificate: &Certificate) -> Result<(), Error> {
     }
 }
 
+/// Whether nothing but the mark of an authority speaks against the certificate. rustls has no variant of its own for it, and
+/// wraps other refusals in the same one.
+fn is_authority_as_server(error: &Error) -> bool {
+    let Error::InvalidCertificate(CertificateError::Other(other)) = error else { return false };
+    matches!(other.0.downcast_ref(), Some(webpki::Error::CaUsedAsEndEntity))
+}
+
 impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
@@ -125,8 +132,7 @@ impl ServerCertVerifier for Verifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let refused = match self.webpki.verify_server_cert(certificate, intermediates, name, ocsp, now) {
-            // The library has no variant of its own for it.
-            Err(error @ Error::InvalidCertificate(CertificateError::Other(_))) => error,
+            Err(error) if is_authority_as_server(&error) => error,
             verdict => return verdict,
         };
         match self.verify_authority(certificate, name, now) {

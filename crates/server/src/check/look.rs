@@ -183,9 +183,10 @@ fn on_disk(ctx: &Context) -> Result<Vec<Thing>> {
         things.push(Thing::at(Kind::Quarantine, &id, path));
     }
     things.extend(old_execs(ctx)?);
-    let mounted = mountinfo::below(&[root.join("containers"), run.join("sandboxes"), run.join("containers")]);
+    let own = [root.join("containers"), run.join("sandboxes"), run.join("containers")];
+    let mounted = mountinfo::below(&own);
     for path in mounted.map_err(|e| Error::io("read /proc/self/mountinfo", e))? {
-        if let Some(id) = id_in(&path) {
+        if let Some(id) = own.iter().find_map(|dir| id_below(&path, dir)) {
             things.push(Thing::at(Kind::Mount, &id, path));
         }
     }
@@ -257,11 +258,6 @@ fn id_below(path: &Path, dir: &Path) -> Option<String> {
     first.as_os_str().to_str().filter(|id| is_id(id)).map(str::to_owned)
 }
 
-/// The first id among the parts of a path.
-fn id_in(path: &Path) -> Option<String> {
-    path.components().filter_map(|part| part.as_os_str().to_str()).find(|part| is_id(part)).map(str::to_owned)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -287,9 +283,12 @@ mod tests {
     fn paths_tell_whose_they_are() {
         let id = "4f".repeat(32);
         let merged = format!("/r/containers/{id}/merged");
-        assert_eq!(id_in(Path::new(&merged)).as_deref(), Some(id.as_str()));
         assert_eq!(id_below(Path::new(&merged), Path::new("/r/containers")).as_deref(), Some(id.as_str()));
         assert_eq!(id_below(Path::new(&merged), Path::new("/r")), None);
-        assert_eq!(id_in(Path::new("/r/containers/short")), None);
+        assert_eq!(id_below(Path::new("/r/containers/short"), Path::new("/r/containers")), None);
+        // A root that lies below an id of somebody else's.
+        let nested = format!("/volumes/{}/_data/containers", "0c".repeat(32));
+        let path = format!("{nested}/{id}/merged");
+        assert_eq!(id_below(Path::new(&path), Path::new(&nested)).as_deref(), Some(id.as_str()));
     }
 }

@@ -25,6 +25,7 @@ pub(crate) fn serve(file: Option<PathBuf>, backend: Option<&str>, dir: Option<Pa
     memory::limit_allocator();
     let config = config(file, backend, dir)?;
     tracing_subscriber::registry().with(filter(config.log_level.as_str())?).with(log::layer()).init();
+    log_panics();
     hull_process::raise_nofile_limit().context("raise the limit of open files")?;
     let workers = std::thread::available_parallelism().map_or(2, usize::from).min(MOST_WORKERS);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -39,6 +40,17 @@ pub(crate) fn serve(file: Option<PathBuf>, backend: Option<&str>, dir: Option<Pa
     // What still blocks (a dead volume) does not keep the program from ending.
     runtime.shutdown_timeout(std::time::Duration::from_millis(500));
     result
+}
+
+/// Has panics, which end one operation and not the daemon, written as every other line of the log: their messages may quote
+/// what requests and images say.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let message = panic.payload_as_str().unwrap_or("no message");
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let backtrace = std::backtrace::Backtrace::capture();
+        tracing::error!(panic = message, place, %backtrace, "a bug: please report it");
+    }));
 }
 
 /// Keeps the memory of this process from core dumps and from other processes without CAP_SYS_PTRACE: it holds registry

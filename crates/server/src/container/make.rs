@@ -392,7 +392,11 @@ fn pod_files(ctx: &Context, sandbox: &Sandbox) -> PodFiles {
     PodFiles {
         resolv_conf: here(ctx.layout.resolv_conf(sandbox.id()), "resolv.conf"),
         hostname: here(ctx.layout.hostname(sandbox.id()), "hostname"),
-        hosts: here(ctx.layout.hosts(sandbox.id()), "hosts"),
+        hosts: here(ctx.layout.hosts(sandbox.id()), "hosts").or_else(|| {
+            // An earlier version wrote none for pods on the host's network. It is mounted read-only.
+            let node = sandbox.meta.host_network().then(|| PathBuf::from("/etc/hosts"));
+            node.filter(|path| path.exists())
+        }),
         shm: Some(if host_ipc { PathBuf::from("/dev/shm") } else { ctx.layout.shm(sandbox.id()) }),
     }
 }

@@ -27,6 +27,9 @@ const POD_FILES_SIZE: u64 = 1 << 20;
 /// The node's hosts file.
 const HOSTS: &str = "/etc/hosts";
 
+/// The largest hosts file of the node that a pod gets a copy of, in bytes.
+const HOSTS_MAX: u64 = 512 << 10;
+
 /// Which of a pod's files are to be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Files {
@@ -65,7 +68,7 @@ impl Files {
         let hostname = !is_there(layout.hostname(id), "hostname");
         let resolv_conf = !is_there(layout.resolv_conf(id), "resolv.conf");
         // A node without one has none to copy.
-        let hosts = mounted && !layout.hosts(id).is_file() && Path::new(HOSTS).is_file();
+        let hosts = mounted && !layout.hosts(id).is_file() && hosts_can_be_copied();
         let mount = !mounted && (hostname || resolv_conf);
         Self {
             mount,
@@ -142,29 +145,44 @@ async fn make_some(ctx: &Context, meta: &SandboxMeta, wanted: Files) -> Result<(
     Ok(())
 }
 
-/// Writes the files that every container of the pod gets. A pod on the host's network has a copy of the node's hosts file:
-/// its containers may write theirs.
+/// Whether the node has a hosts file that a pod's file system takes. Blocks.
+fn hosts_can_be_copied() -> bool {
+    std::fs::metadata(HOSTS).is_ok_and(|found| found.is_file() && found.len() <= HOSTS_MAX)
+}
+
+/// Writes the files that every container of the pod gets. A pod on the host's network has a copy of the node's hosts file,
+/// unless that is too large.
 async fn write(ctx: &Context, meta: &SandboxMeta, wanted: Files, owner: (u32, u32)) -> Result<()> {
     let hostname = (ctx.layout.hostname(&meta.id), format!("{}\n", meta.hostname));
     let resolv = (ctx.layout.resolv_conf(&meta.id), request::resolv_conf(meta.config.dns_config.as_ref()));
     let hosts = ctx.layout.hosts(&meta.id);
     blocking(move || {
-        let write = |path: &Path, text: &str| {
-            write_readable(path, text.as_bytes(), owner)
-                .map_err(|e| Error::io(format!("write {}", path.display()), e))
+        let write = |path: &Path, text: &[u8]| {
+            write_readable(path, text, owner).map_err(|e| Error::io(format!("write {}", path.display()), e))
         };
         if wanted.hostname {
-            write(&hostname.0, &hostname.1)?;
+            write(&hostname.0, hostname.1.as_bytes())?;
         }
         if wanted.resolv_conf {
             // A node without one has no resolver to offer.
             let resolv_conf =
                 resolv.1.unwrap_or_else(|| std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default());
-            write(&resolv.0, &resolv_conf)?;
+            write(&resolv.0, resolv_conf.as_bytes())?;
         }
-        match std::fs::read_to_string(HOSTS) {
-            Ok(text) if wanted.hosts => write(&hosts, &text),
-            _ => Ok(()),
+        if !wanted.hosts {
+            return Ok(());
+        }
+        match std::fs::read(HOSTS) {
+            Ok(text) if hosts_can_be_copied() => write(&hosts, &text),
+            Ok(text) => {
+                let bytes = text.len();
+                tracing::warn!(
+                    bytes,
+                    "/etc/hosts of the node is too large to be copied into a pod: left out"
+                );
+                Ok(())
+            }
+            Err(_) => Ok(()),
         }
     })
     .await

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use hull_cri_api::v1;
 use serde::{Deserialize, Serialize};
 
-use crate::layout::make_dir;
 use crate::spec::{self, ResolvedDevice, SpecError};
 
 /// A path that a request names, and what is wanted of it.
@@ -81,7 +80,7 @@ impl Lookup {
                 Ok(Found::Answer)
             }
             Self::Profile(path) => spec::seccomp::read_profile(path).map(Found::Text),
-            Self::Directory(path) => make_dir(path, 0o755)
+            Self::Directory(path) => hull_files::make_foreign_dir(path)
                 .map(|()| Found::Directory)
                 .map_err(|source| SpecError::Io { step: "make directory", path: path.clone(), source }),
             Self::LogFile(path) => check_log_file(path).map(|()| Found::LogFile),

@@ -214,7 +214,7 @@ pub fn find_host_path(path: &Path, make: bool) -> Result<PathBuf, SpecError> {
         }
         Err(error) if error.kind() == ErrorKind::NotFound => {
             failpoint!("spec.mounts.create").map_err(failed("create the host path of a mount,"))?;
-            hull_files::make_dir(path, 0o755).map_err(failed("create the host path of a mount,"))?;
+            hull_files::make_foreign_dir(path).map_err(failed("create the host path of a mount,"))?;
             std::fs::canonicalize(path).map_err(failed("resolve the host path of a mount,"))
         }
         found => found.map_err(failed("resolve the host path of a mount,")),
