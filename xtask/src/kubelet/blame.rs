@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 /// Scenarios that are meant to fail in the runtime, by what stands in the lines about them, and the reason.
-const EXPECTED: [(&str, &str); 9] = [
+const EXPECTED: [(&str, &str); 14] = [
     (r#"cmd=["sleep","30"]"#, "the probe's command outlives its timeout"),
     ("command-missing", "the command is not in the image"),
     ("command-not-executable", "the command is no program"),
@@ -17,6 +17,11 @@ const EXPECTED: [(&str, &str); 9] = [
     ("probe-exec-times-out", "the probe's command outlives its timeout"),
     ("connection refused", "the runtime was killed"),
     ("error reading from server: EOF", "the runtime was killed"),
+    ("no-such-program", "the command is not in the image"),
+    ("connection reset by peer", "the runtime was killed"),
+    ("desc = container", "the kubelet asks for a container that it has just removed itself"),
+    ("not running but exited", "a probe meets a container that has just ended"),
+    ("cannot exec in a stopped container", "a probe meets a container that has just ended"),
     ("lost", "the pod's network namespace was taken away"),
 ];
 
