@@ -330,10 +330,7 @@ async fn after_a_reboot_addresses_and_ports_are_free() {
     let id = cri.run_pod(&web.config, "").await.unwrap();
     daemon.kill9().await;
     assert_eq!(census::leases(&daemon).len(), 1);
-    // What a reboot takes: links, rules, pinned namespaces.
-    nix::mount::umount2(&daemon.netns_dir().join(format!("hull.{id}")), nix::mount::MntFlags::MNT_DETACH)
-        .unwrap();
-    daemon.reboot_net();
+    daemon.reboot();
     daemon.start().await;
     assert!(census::leases(&daemon).is_empty());
     let cri = daemon.cri().await;

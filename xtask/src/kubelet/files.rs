@@ -105,7 +105,7 @@ certs_dir = \"{dir}/certs.d\"
     )
 }
 
-/// Defaults but for paths, the runtime, and what the machine has not.
+/// Defaults but for paths, the runtime, and what a machine without CAP_SYS_RESOURCE refuses.
 fn containerd_toml(dir: &Path, runc: &Path, plugins: &str) -> String {
     let (dir, runc) = (dir.display(), runc.display());
     format!(
@@ -118,6 +118,8 @@ address = '{dir}/containerd/cri.sock'
 sandbox = 'registry.k8s.io/pause:3.9'
 [plugins.'io.containerd.cri.v1.images'.registry]
 config_path = '{dir}/certs.d'
+[plugins.'io.containerd.cri.v1.runtime']
+restrict_oom_score_adj = true
 [plugins.'io.containerd.cri.v1.runtime'.cni]
 bin_dirs = ['{plugins}']
 conf_dir = '{dir}/containerd/net.d'
