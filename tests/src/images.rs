@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::UNIX_EPOCH;
 
+/// Raised when the same busybox becomes another archive: one of an earlier build is then not taken.
+const FORM: u32 = 2;
+
 /// An archive of a busybox image named [`crate::IMAGE`]: kept beside the build, made anew when the machine's
 /// busybox changes.
 ///
@@ -15,7 +18,7 @@ pub fn busybox() -> &'static Path {
     ARCHIVE.get_or_init(|| {
         let busybox = std::fs::metadata("/bin/busybox").expect("/bin/busybox (Debian: busybox-static)");
         let changed = busybox.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-        let version = format!("{}-{}", busybox.len(), changed.unwrap_or_default().as_secs());
+        let version = format!("{FORM}-{}-{}", busybox.len(), changed.unwrap_or_default().as_secs());
         let dir = crate::programs::build_dir();
         let archive = dir.join(format!("hull-test-busybox-{version}.tar"));
         if !archive.is_file() {
