@@ -139,7 +139,7 @@ async fn what_operators_type_works_without_warnings() {
     daemon.cri().await.import(images::busybox()).await.unwrap();
 }
 
-/// Python with grpcio installed, by HULL_GRPCIO (`cargo xtask test` and `cargo xtask clients` prepare it).
+/// Python with grpcio installed, by HULL_GRPCIO (`cargo xtask test` prepares it).
 fn python_with_grpcio() -> Option<PathBuf> {
     let path = PathBuf::from(std::env::var_os("HULL_GRPCIO")?);
     assert!(path.is_file(), "HULL_GRPCIO={} is not there", path.display());
