@@ -116,7 +116,8 @@ fn in_private(own: &Path, dir: &Path, words: &[String]) -> Result<bool> {
     let script = format!(
         "ip link set lo up && ip link add node0 type veth peer name node1 && ip link set node1 up && ip address add {ADDRESS}/24 dev node0 && \
          ip link set node0 up && ip route add default via {ADDRESS} dev node0 && hostname hull-node && \
-         mkdir -p /var/log/containers && mount -t tmpfs tmpfs /var/log/containers || exit 1; \
+         mkdir -p /var/log/containers /run/netns && mount -t tmpfs tmpfs /var/log/containers && \
+         mount -t tmpfs tmpfs /run/netns || exit 1; \
          \"$0\" \"$@\" & wait $!"
     );
     let status = Command::new("unshare")
