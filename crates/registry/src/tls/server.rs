@@ -68,7 +68,7 @@ impl Verifier {
         })
     }
 
-    /// Whether the authority itself signed the certificate; `None` where that cannot be told.
+    /// Whether the authority itself signed the certificate; `None` where that is unknown.
     fn is_signed_by(&self, certificate: &Certificate, anchor: &TrustAnchor<'_>) -> Option<bool> {
         let tbs = certificate.tbs_certificate();
         let issuer = tbs.issuer().to_der().ok()?;

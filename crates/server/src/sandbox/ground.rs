@@ -5,7 +5,7 @@
 //! a namespace is lost --> not ready, with the reason; its containers and what it holds stay until the pod is stopped
 //! a file, /dev/shm, the cgroup or the built-in bridge's link is lost --> made again from the record, and logged
 //! ```
-//! A pod cannot get another namespace: its containers would be in two. So the kubelet is told, which stops the pod and
+//! A pod cannot get another namespace: its containers would be in two. So the kubelet learns it, which stops the pod and
 //! makes another. Losses of namespaces are noticed when something is unmounted, at a start, and when a container is
 //! created; all others when a container is created, for nothing else needs what was lost.
 
